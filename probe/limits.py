@@ -1,0 +1,92 @@
+"""A probe's own limits: local, never widened from outside, shown in its status and in every result."""
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas import limits as lim
+from schemas.command import PingSpec, RunCommand, SpeedtestSpec
+from schemas.errors import Failure
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Cloud metadata services hand out credentials to whoever asks from the machine itself; the IPv4 ones lie in link-local space.
+METADATA: Final = frozenset({ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_address("100.100.100.200")})
+
+_RULES: Final[dict[str, Callable[[Address], bool]]] = {
+    "metadata": lambda address: address in METADATA or address == ipaddress.ip_address("169.254.169.254"),
+    "loopback": lambda address: address.is_loopback,
+    "link-local": lambda address: address.is_link_local,
+    "multicast": lambda address: address.is_multicast,
+    "broadcast": lambda address: address == ipaddress.ip_address("255.255.255.255"),
+    "unspecified": lambda address: address.is_unspecified or (address.version == 4 and address.packed[0] == 0),
+    "reserved": lambda address: address.version == 4 and address.packed[0] >= 240,
+}
+
+
+class ProbeLimits(BaseModel):
+    """What this probe grants. The defaults are the bounds of the contract; a probe's settings may narrow them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    ping_count: int = Field(lim.PING_COUNT_MAX, ge=1, le=lim.PING_COUNT_MAX)
+    ping_timeout_s: float = Field(lim.PING_TIMEOUT_MAX_S, ge=lim.PING_TIMEOUT_MIN_S, le=lim.PING_TIMEOUT_MAX_S)
+    ping_interval_min_ms: int = Field(
+        lim.PING_INTERVAL_MIN_MS, ge=lim.PING_INTERVAL_MIN_MS, le=lim.PING_INTERVAL_MAX_MS
+    )
+    speedtest_duration_s: int = Field(lim.SPEEDTEST_DURATION_MAX_S, ge=1, le=lim.SPEEDTEST_DURATION_MAX_S)
+    speedtest_streams: int = Field(lim.SPEEDTEST_STREAMS_MAX, ge=1, le=lim.SPEEDTEST_STREAMS_MAX)
+    light_tests: int = Field(lim.LIGHT_TESTS_MAX, ge=1, le=lim.LIGHT_TESTS_MAX)
+    throughput_queue: int = Field(lim.THROUGHPUT_QUEUE_MAX, ge=0, le=lim.THROUGHPUT_QUEUE_MAX)
+    allow_loopback: bool = False
+    """Only the demo's probe may test the machine it runs on."""
+
+
+def _most(what: str, field: str, value: float, limit: float) -> None:
+    if value > limit:
+        raise Failure("limit_exceeded", field=field, what=what, value=value, limit=limit)
+
+
+def _check_ping(ping: PingSpec, limits: ProbeLimits) -> None:
+    _most("The packet count", "ping.count", ping.count, limits.ping_count)
+    _most("The time-out (s)", "ping.timeout_s", ping.timeout_s, limits.ping_timeout_s)
+    if ping.interval_ms < limits.ping_interval_min_ms:
+        raise Failure(
+            "limit_exceeded",
+            field="ping.interval_ms",
+            what="The interval (ms)",
+            value=ping.interval_ms,
+            limit=f"at least {limits.ping_interval_min_ms}",
+        )
+
+
+def _check_speedtest(speedtest: SpeedtestSpec, limits: ProbeLimits) -> None:
+
+    _most("The duration (s)", "speedtest.duration_s", speedtest.duration_s, limits.speedtest_duration_s)
+    _most("The number of streams", "speedtest.streams", speedtest.streams, limits.speedtest_streams)
+
+
+def check_command(command: RunCommand, limits: ProbeLimits) -> None:
+    """Raise Failure (limit_exceeded, with the field) if the command asks for more than this probe grants."""
+    if command.ping is not None:
+        _check_ping(command.ping, limits)
+    if command.speedtest is not None:
+        _check_speedtest(command.speedtest, limits)
+
+
+def check_address(host: str, address: str, limits: ProbeLimits) -> None:
+    """Raise Failure (target_denied, naming the rule) if packets may not go to `address`, which `host` resolved to."""
+    parsed = ipaddress.ip_address(address)
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    for rule, holds in _RULES.items():
+        if rule == "loopback" and limits.allow_loopback:
+            continue
+        if holds(mapped or parsed):
+            raise Failure("target_denied", host=host, address=address, rule=rule)
+
+
+def granted(limits: ProbeLimits) -> dict[str, Any]:
+    """Return the limits as a result and a status show them."""
+    return limits.model_dump()
