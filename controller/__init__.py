@@ -1,1 +1,1 @@
-""""""
+"""The controller: jobs, the registry of probes, the archive and the settings."""

@@ -12,17 +12,20 @@ from schemas.errors import Failure
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Cloud metadata services hand out credentials to whoever asks from the machine itself; the IPv4 ones lie in link-local space.
-METADATA: Final = frozenset({ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_address("100.100.100.200")})
+# Cloud metadata services hand out credentials to whoever asks from the machine itself.
+METADATA: Final = frozenset(map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200")))
+
+_THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
+_RESERVED: Final = ipaddress.ip_network("240.0.0.0/4")
 
 _RULES: Final[dict[str, Callable[[Address], bool]]] = {
-    "metadata": lambda address: address in METADATA or address == ipaddress.ip_address("169.254.169.254"),
+    "metadata": lambda address: address in METADATA,
     "loopback": lambda address: address.is_loopback,
     "link-local": lambda address: address.is_link_local,
     "multicast": lambda address: address.is_multicast,
-    "broadcast": lambda address: address == ipaddress.ip_address("255.255.255.255"),
-    "unspecified": lambda address: address.is_unspecified or (address.version == 4 and address.packed[0] == 0),
-    "reserved": lambda address: address.version == 4 and address.packed[0] >= 240,
+    "broadcast": lambda address: str(address) == "255.255.255.255",
+    "unspecified": lambda address: address.is_unspecified or address in _THIS_NETWORK,
+    "reserved": lambda address: address in _RESERVED,
 }
 
 
