@@ -4,11 +4,11 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from schemas import limits as lim
+from netloom.settings import ProbeLimits
 from schemas.command import PingSpec, RunCommand, SpeedtestSpec
 from schemas.errors import Failure
+
+__all__ = ["ProbeLimits", "check_address", "check_command", "granted"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -27,24 +27,6 @@ _RULES: Final[dict[str, Callable[[Address], bool]]] = {
     "unspecified": lambda address: address.is_unspecified or address in _THIS_NETWORK,
     "reserved": lambda address: address in _RESERVED,
 }
-
-
-class ProbeLimits(BaseModel):
-    """What this probe grants. The defaults are the bounds of the contract; a probe's settings may narrow them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    ping_count: int = Field(lim.PING_COUNT_MAX, ge=1, le=lim.PING_COUNT_MAX)
-    ping_timeout_s: float = Field(lim.PING_TIMEOUT_MAX_S, ge=lim.PING_TIMEOUT_MIN_S, le=lim.PING_TIMEOUT_MAX_S)
-    ping_interval_min_ms: int = Field(
-        lim.PING_INTERVAL_MIN_MS, ge=lim.PING_INTERVAL_MIN_MS, le=lim.PING_INTERVAL_MAX_MS
-    )
-    speedtest_duration_s: int = Field(lim.SPEEDTEST_DURATION_MAX_S, ge=1, le=lim.SPEEDTEST_DURATION_MAX_S)
-    speedtest_streams: int = Field(lim.SPEEDTEST_STREAMS_MAX, ge=1, le=lim.SPEEDTEST_STREAMS_MAX)
-    light_tests: int = Field(lim.LIGHT_TESTS_MAX, ge=1, le=lim.LIGHT_TESTS_MAX)
-    throughput_queue: int = Field(lim.THROUGHPUT_QUEUE_MAX, ge=0, le=lim.THROUGHPUT_QUEUE_MAX)
-    allow_loopback: bool = False
-    """Only the demo's probe may test the machine it runs on."""
 
 
 def _most(what: str, field: str, value: float, limit: float) -> None:

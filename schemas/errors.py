@@ -42,6 +42,9 @@ CATALOGUE: Final[dict[str, Entry]] = {
         503,
         4,
     ),
+    "request_expired": Entry(
+        "The request arrived {late:.0f} s too late and was not carried out.", "Send it again.", 410, 4
+    ),
     "broker_unreachable": Entry(
         "The broker at {url} cannot be reached: {reason}.", "Start it, or correct the address; retries go on.", 503, 4
     ),

@@ -24,14 +24,14 @@ class Request(Closed):
 
     v: Literal[1] = 1
     id: RequestId
+    not_after: Instant | None = None
+    """By the controller's clock. Later it changes nothing and answers request_expired: who asked has been told "no" by then."""
 
 
 # --- tests ------------------------------------------------------------------------------------------------------------
-class TestStart(TestParts):
+class TestStart(Request, TestParts):
     """`test.start`: run a test on a probe."""
 
-    v: Literal[1] = 1
-    id: RequestId
     probe: Name
     comment: Comment = ""
     origin: Origin = "mqtt"
@@ -193,18 +193,13 @@ class TargetList(Request):
     """`target.list`."""
 
 
-class TargetAdd(TargetFields):
+class TargetAdd(Request, TargetFields):
     """`target.add`."""
 
-    v: Literal[1] = 1
-    id: RequestId
 
-
-class TargetUpdate(TargetFields):
+class TargetUpdate(Request, TargetFields):
     """`target.update`: replace every field."""
 
-    v: Literal[1] = 1
-    id: RequestId
     target_id: int
 
 
