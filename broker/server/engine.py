@@ -73,6 +73,9 @@ class GuardedBroker(Broker):  # type: ignore[misc] # amqtt carries no types
         counters.connections = len(self._running)
         try:
             await Connection(link, self._hub).run()
+        except asyncio.CancelledError:
+            if not self._closing:  # shutdown cancels; asyncio 3.11 stumbles over a listener's task that ends so
+                raise
         finally:
             self._running.discard(task)
             counters.connections = len(self._running)
