@@ -256,16 +256,19 @@ def _take(event: dict[str, Any], watch: _Watch, on_samples: Callable[[list[Sampl
             watch.take(Sample.of(event))
             on_samples(watch.samples)
         elif kind == "result":
-            document = event["document"]
-            return watch.report(
-                "finished",
-                code=int(event["code"]),
-                text=str(event["text"]),
-                document=parse(document) if document else None,
-            )
+            document = parse(event["document"] or "")
+            code, text = int(event["code"]), _text(event, document)
+            return watch.report("finished", code=code, text=text, document=document)
     except (KeyError, TypeError, ValueError):
         logger.warning("iperf3's process said something unknown: %.100r", event)
     return None
+
+
+# Any: JSON.
+def _text(event: dict[str, Any], document: dict[str, Any] | None) -> str:
+    """Return libiperf's error text: the document's, made where the error was, or else what the child could find out later."""
+    found = (document or {}).get("error")
+    return found if isinstance(found, str) else str(event["text"])
 
 
 def _status(status: int | None) -> str:
