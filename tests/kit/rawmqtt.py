@@ -104,6 +104,7 @@ class RawMqtt:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(WAIT_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.connect((host, port))
         self.auto_ack = True
         self.inbox: list[Received] = []
@@ -176,13 +177,10 @@ class RawMqtt:
         """The next packet, None if there is none in time. Raises ConnectionError when the peer has closed."""
         deadline = time.monotonic() + timeout_s
         while (found := self._parse()) is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            self.socket.settimeout(left)
+            self.socket.settimeout(max(0.0, deadline - time.monotonic()))
             try:
                 data = self.socket.recv(65_536)
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 return None
             finally:
                 self.socket.settimeout(WAIT_S)

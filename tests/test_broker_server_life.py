@@ -1,0 +1,335 @@
+"""The embedded broker's start and stop, what it refuses to start with, and what it keeps over a restart."""
+
+import errno
+import importlib.metadata
+import logging
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from amqtt.broker import Broker
+
+from broker.server import (
+    BrokerServerError,
+    BrokerSettings,
+    EmbeddedBroker,
+    Limits,
+    ListenRefusedError,
+    PortInUseError,
+    SettingError,
+    UnsupportedError,
+)
+from broker.server.retained_store import FILE_NAME, RetainedStore
+from tests.kit.brokers import start_embedded
+from tests.kit.embedded import eventually, open_files, serving
+from tests.kit.rawmqtt import RawMqtt, Will, publish_packet
+
+Log = pytest.LogCaptureFixture
+
+
+# --- where it may listen --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "::", "", "192.0.2.1", "10.0.0.1", "example.com", "::ffff:10.0.0.1", "::1%lo", "[::1]", "127.0.0.1:1"],
+)
+def test_anything_but_loopback_is_refused(host: str) -> None:
+    with pytest.raises(ListenRefusedError) as caught:
+        BrokerSettings(host=host)
+    assert caught.value.code == "listen_refused"
+    assert caught.value.info.message.startswith(f"{host} is not a loopback address")
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
+    with pytest.raises(SettingError, match=f"broker: port: {port} is not between 0 and 65535"):
+        BrokerSettings(port=port)
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as found:
+            found.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "literal", "url"),
+    [
+        ("127.0.0.1", "127.0.0.1", "mqtt://127.0.0.1:{}"),
+        ("127.1.2.3", "127.1.2.3", "mqtt://127.1.2.3:{}"),
+        ("localhost", "127.0.0.1", "mqtt://127.0.0.1:{}"),
+        pytest.param(
+            "::1", "::1", "mqtt://[::1]:{}", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 loopback here")
+        ),
+    ],
+)
+def test_it_listens_on_every_loopback(host: str, literal: str, url: str) -> None:
+    with EmbeddedBroker(BrokerSettings(host=host, port=0)) as broker:
+        assert broker.port > 0
+        assert broker.url == url.format(broker.port)
+        with RawMqtt(broker.port, literal) as client:
+            assert client.connect() == (False, 0)
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        broker = EmbeddedBroker(BrokerSettings(port=port))
+        with pytest.raises(PortInUseError) as caught:
+            broker.start()
+        assert caught.value.code == "port_in_use"
+        assert caught.value.info.message == f"Port {port} on 127.0.0.1 is taken by another program."
+        assert not broker.running
+        broker.stop()
+
+
+def test_another_reason_not_to_listen_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_permission(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Broker, "_create_server_instance", no_permission)
+    with pytest.raises(SettingError, match=r"cannot listen on 127\.0\.0\.1: .*Permission denied"):
+        EmbeddedBroker(BrokerSettings(port=1)).start()
+
+
+# --- the library underneath -----------------------------------------------------------------------------------------
+def test_only_the_pinned_library_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: "0.12.2")
+    with pytest.raises(UnsupportedError, match=r"amqtt 0\.12\.1 is needed, 0\.12\.2 is installed"):
+        EmbeddedBroker(BrokerSettings(port=0)).start()
+
+
+def test_the_names_it_leans_on_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Broker, "_session_monitor")
+    with pytest.raises(UnsupportedError, match=r"lacks amqtt\.broker:Broker\._session_monitor"):
+        EmbeddedBroker(BrokerSettings(port=0)).start()
+
+
+def test_amqtts_own_session_layer_is_out_of_reach() -> None:
+    """Its other transports would come in through this door, unguarded."""
+    from broker.server.engine import GuardedBroker  # noqa: PLC0415 - what is private is looked at here only
+
+    assert GuardedBroker._client_connected is not Broker._client_connected
+    assert GuardedBroker.stream_connected is not Broker.stream_connected
+
+
+# --- start and stop -------------------------------------------------------------------------------------------------
+def test_a_broker_runs_once_and_stops_as_often_as_asked() -> None:
+    files, threads = open_files(), threading.active_count()
+    broker = EmbeddedBroker(BrokerSettings(port=0))
+    broker.stop()
+    with pytest.raises(RuntimeError, match="has not been started"):
+        _ = broker.port
+    broker.start()
+    assert broker.running
+    with pytest.raises(RuntimeError, match="runs once"):
+        broker.start()
+    broker.stop()
+    broker.stop()
+    assert eventually(lambda: not broker.running, timeout_s=0)
+    assert threading.active_count() == threads
+    assert eventually(lambda: open_files() == files)
+
+
+def test_ten_in_a_row_leave_nothing_behind(caplog: Log) -> None:
+    for _ in range(10):
+        with serving(caplog) as served:
+            assert served.works()
+
+
+def test_it_stops_in_time_whatever_its_clients_do(caplog: Log) -> None:
+    with serving(caplog) as served:
+        silent = [served.dial() for _ in range(20)]
+        stalled = served.dial(receive_buffer=4_096)
+        stalled.connect()
+        stalled.subscribe(("a", 0))
+        clients = [served.client(will=Will("will", b"no")) for _ in range(20)]
+        flooding = served.client()
+        over = threading.Event()
+
+        def flood() -> None:
+            packets = publish_packet("a", bytes(10_000)) * 10
+            try:
+                while not over.is_set():
+                    flooding.send(packets)
+            except OSError:
+                over.set()
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        assert eventually(lambda: served.counters.dropped_qos0 > 0)
+        began = time.monotonic()
+        served.broker.stop()
+        took = time.monotonic() - began
+        assert not served.broker.running
+        assert took < 2
+        assert all(client.closed() for client in (*silent, *clients))
+        thread.join()
+        assert over.is_set(), "the flooding client was cut"
+
+
+def test_a_stop_is_no_occasion_for_wills(caplog: Log, tmp_path: Path) -> None:
+    with serving(caplog, data_dir=tmp_path) as served:
+        client = served.client(will=Will("status", b"offline", 1, retain=True))
+        client.publish("status", b"online", 1, retain=True)
+        served.broker.stop()
+    with serving(caplog, data_dir=tmp_path) as served:
+        client = served.client()
+        client.subscribe(("status", 1))
+        assert client.messages(1)[0].payload == b"online"
+
+
+def test_messages_on_their_way_arrive_before_the_stop(caplog: Log) -> None:
+    with serving(caplog) as served:
+        client, sender = served.client(), served.client()
+        client.subscribe(("a", 0))
+        for number in range(100):
+            sender.publish("a", b"%d" % number, 1)
+        served.broker.stop()
+        assert len(client.messages(100)) == 100
+        assert client.closed()
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+def test_retained_messages_survive_a_stop(caplog: Log, tmp_path: Path) -> None:
+    with serving(caplog, data_dir=tmp_path / "new" / "folder") as served:
+        client = served.client()
+        client.publish("a", b"first", 0, retain=True)
+        client.publish("a", b"newest", 2, retain=True)
+        client.publish("b", b"cleared", 1, retain=True)
+        client.publish("b", b"", 1, retain=True)
+        client.ping()
+    with serving(caplog, data_dir=tmp_path / "new" / "folder") as served:
+        assert served.counters.retained == 1
+        client = served.client()
+        client.subscribe(("#", 2))
+        assert [(m.topic, m.payload, m.qos, m.retain) for m in client.messages(1)] == [("a", b"newest", 2, True)]
+
+
+def test_retained_messages_survive_a_kill(tmp_path: Path) -> None:
+    with start_embedded(tmp_path) as broker:
+        with RawMqtt(broker.port) as client:
+            client.connect()
+            for number in range(1_000):
+                client.publish(f"probe/{number}/status", b"old", 0, retain=True)
+                client.publish(f"probe/{number}/status", b"%d" % number, 0, retain=True)
+            client.publish("probe/7/status", b"", 1, retain=True)
+        time.sleep(0.5)  # the promise itself: what is half a second old is on disk
+        broker.restart(kill=True)
+        with RawMqtt(broker.port) as client:
+            client.connect()
+            client.subscribe(("probe/+/status", 1))
+            found = {message.topic: message.payload for message in client.messages(999)}
+        assert found == {f"probe/{number}/status": b"%d" % number for number in range(1_000) if number != 7}
+
+
+DAMAGED = {
+    "not a database": b"this is no database at all" * 100,
+    "cut header": b"SQLite format 3\0" + bytes(10),
+    "noise": bytes(range(256)) * 32,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_store_is_set_aside(tmp_path: Path, caplog: Log, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with EmbeddedBroker(BrokerSettings(port=0, data_dir=tmp_path)) as broker, RawMqtt(broker.port) as client:
+        client.connect()
+        client.publish("a", b"kept", 1, retain=True)
+        assert (tmp_path / f"{FILE_NAME}.damaged-1").read_bytes() == content
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "was set aside as" in warnings[0]
+    store, messages = RetainedStore.open(tmp_path)
+    store.close()
+    assert [message.payload for message in messages] == [b"kept"]
+
+
+def test_a_page_damaged_inside_is_noticed_too(tmp_path: Path, caplog: Log) -> None:
+    with serving(caplog, data_dir=tmp_path) as served:
+        client = served.client()
+        for number in range(500):
+            client.publish(f"a/{number}", bytes([number % 256]) * 100, 1, retain=True)
+    path = tmp_path / FILE_NAME
+    content = bytearray(path.read_bytes())
+    for at in range(4_096, len(content), 4_096):
+        content[at : at + 64] = b"\xff" * 64
+    path.write_bytes(content)
+    with EmbeddedBroker(BrokerSettings(port=0, data_dir=tmp_path)) as broker:
+        assert broker.counters().retained == 0
+    assert (tmp_path / f"{FILE_NAME}.damaged-1").exists()
+
+
+def test_rows_that_are_no_messages_are_left_out(tmp_path: Path) -> None:
+    store, _ = RetainedStore.open(tmp_path)
+    store.close()
+    db = sqlite3.connect(tmp_path / FILE_NAME)
+    with db:
+        db.execute("INSERT INTO retained VALUES('good', x'01', 1)")
+        db.execute("INSERT INTO retained VALUES('a/+', x'01', 1)")
+        db.execute("INSERT INTO retained VALUES('qos', x'01', 9)")
+        db.execute("INSERT INTO retained VALUES('text', 'text', 1)")
+        db.execute("INSERT INTO retained VALUES(CAST(x'ff' AS TEXT), x'01', 1)")
+    db.close()
+    store, messages = RetainedStore.open(tmp_path)
+    store.close()
+    assert [message.topic for message in messages] == ["good"]
+
+
+def test_two_brokers_do_not_share_a_folder(tmp_path: Path) -> None:
+    with EmbeddedBroker(BrokerSettings(port=0, data_dir=tmp_path)):
+        second = EmbeddedBroker(BrokerSettings(port=0, data_dir=tmp_path))
+        with pytest.raises(SettingError, match=r"broker: data_dir: .*locked"):
+            second.start()
+    assert not list(tmp_path.glob("*damaged*"))
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingError, match=r"broker: data_dir: .*file"):
+        EmbeddedBroker(BrokerSettings(port=0, data_dir=tmp_path / "file")).start()
+
+
+def test_a_write_that_fails_is_tried_again(tmp_path: Path, caplog: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = threading.Event()
+    full.set()
+    write = RetainedStore.write
+
+    def failing(store: RetainedStore, batch: dict[str, object]) -> None:
+        if full.is_set():
+            raise sqlite3.OperationalError("database or disk is full")
+        write(store, batch)  # type: ignore[arg-type] # passed on as it came
+
+    monkeypatch.setattr(RetainedStore, "write", failing)
+    with EmbeddedBroker(BrokerSettings(port=0, data_dir=tmp_path)) as broker, RawMqtt(broker.port) as client:
+        client.connect()
+        client.publish("a", b"kept", 1, retain=True)
+        assert eventually(lambda: broker.counters().store_errors >= 2)
+        full.clear()
+    assert len([record for record in caplog.records if "cannot be stored" in record.getMessage()]) == 1
+    store, messages = RetainedStore.open(tmp_path)
+    store.close()
+    assert [message.payload for message in messages] == [b"kept"]
+
+
+# --- what it costs to import ----------------------------------------------------------------------------------------
+def test_the_client_side_does_not_load_the_server() -> None:
+    code = "import sys, broker; sys.exit(any(name.startswith(('amqtt', 'broker.')) for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1]).returncode == 0
+
+
+def test_every_error_is_of_one_tree() -> None:
+    for error in (ListenRefusedError("x"), PortInUseError("x", 1), SettingError("x", "y"), UnsupportedError("x")):
+        assert isinstance(error, BrokerServerError)
+        assert error.info.hint
+    with pytest.raises(BrokerServerError):
+        Limits(max_retained=0)
