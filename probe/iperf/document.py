@@ -21,6 +21,7 @@ WHOLE_INTERVAL_S: Final = 0.9
 NEAR_S: Final = 0.1
 """A sample this near to a full second stands for it (its own time is what is divided by)."""
 LIMITED_PERCENT: Final = 90.0
+COUNT_MAX: Final = 2**63 - 1
 CONGESTION_MAX_CHARS: Final = 15
 # What a result holds beside its speedtest: 300 round trips of 20 characters, a comment of 500 characters of four bytes, the
 # rest of the ping, errors, limits.
@@ -74,19 +75,29 @@ def _received(end: Json, spec: SpeedtestSpec) -> tuple[int, float]:
         raise NoFigures("the receiver's figures are missing")
     if not count and spec.protocol == "tcp":
         raise NoFigures("no data arrived")
-    if not math.isfinite(count * 8 / seconds):
+    if seconds < spec.duration_s / 2:  # the server's word for its own clock
         raise NoFigures("the receiver's figures make no sense")
     return count, seconds
 
 
 def _datagrams(end: Json) -> Json:
-    lost, packets = _count(end, "sum", "lost_packets"), _count(end, "sum", "packets")
-    known = lost is not None and packets and lost <= packets
-    return {
-        "loss_percent": 100 * lost / packets if known and lost is not None and packets else None,
-        # Jitter needs two packets that arrived.
-        "jitter_ms": _number(end, "sum", "jitter_ms") if not known or (packets or 0) - (lost or 0) > 1 else None,
-    }
+    """Return loss and jitter (RFC 3550) of a UDP test.
+
+    The loss is over the datagrams up to the last that arrived: what was still under way at the end is not lost.
+    """
+    told = "sum_received" if _count(end, "sum_received", "packets") is not None else "sum"  # before iperf 3.12
+    lost, packets, sent = (
+        _count(end, told, "lost_packets"),
+        _count(end, told, "packets"),
+        _count(end, "sum_sent", "packets"),
+    )
+    if not packets:
+        return {"loss_percent": 100.0 if sent and packets == 0 else None, "jitter_ms": None}
+    if lost is None or lost > packets:
+        return {"loss_percent": None, "jitter_ms": None}
+    # Jitter is between two datagrams that arrived.
+    jitter = _number(end, told, "jitter_ms") if packets - lost > 1 else None
+    return {"loss_percent": 100 * lost / packets, "jitter_ms": jitter}
 
 
 def _round_trip(end: Json) -> float | None:
@@ -233,4 +244,4 @@ def _number(node: Json, *path: str) -> float | None:
 
 def _count(node: Json, *path: str) -> int | None:
     value = _number(node, *path)
-    return None if value is None else int(value)
+    return None if value is None or value > COUNT_MAX else int(value)

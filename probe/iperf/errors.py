@@ -7,8 +7,8 @@ import errno
 import os
 from typing import Final
 
+from probe.iperf import runner
 from probe.iperf.events import Report
-from probe.iperf.runner import DEADLINES
 from schemas.errors import ErrorInfo, error
 
 # libiperf's i_errno (iperf_api.h).
@@ -37,7 +37,7 @@ def failure(report: Report, host: str, port: int, *, tries: int = 1) -> ErrorInf
     if report.ending == "died":
         return error("measurement_failed", reason=_reason(report))
     if report.phase != "running":
-        seconds = DEADLINES.connect_s if report.phase == "connecting" else DEADLINES.stall_s
+        seconds = runner.DEADLINES.connect_s if report.phase == "connecting" else runner.DEADLINES.stall_s
         return error("target_timeout", host=host, port=port, seconds=seconds)
     reason = "no data moved any more" if report.ending == "stalled" else "the test did not end in time"
     return error("connection_lost", host=host, port=port, reason=reason)
@@ -67,7 +67,7 @@ def _unconnected(report: Report, host: str, port: int) -> ErrorInfo:
     if number == errno.EHOSTUNREACH:
         return error("host_unreachable", router="The network", host=host)
     if number in TIMED_OUT:
-        return error("target_timeout", host=host, port=port, seconds=DEADLINES.connect_s)
+        return error("target_timeout", host=host, port=port, seconds=runner.DEADLINES.connect_s)
     return error("measurement_failed", reason=_reason(report))
 
 

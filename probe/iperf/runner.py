@@ -183,8 +183,13 @@ class _Watch:
             return "stalled"
         return None
 
-    def report(self, ending: Ending, **values: Any) -> Report:
-        return Report(ending, self.phase, samples=tuple(self.samples), version=self.version, **values)
+    # Any: JSON.
+    def report(self, ending: Ending, code: int = 0, text: str = "", document: dict[str, Any] | None = None) -> Report:
+        """Return the report of this run."""
+        start = (document or {}).get("start")
+        # The document knows of a test too short to be seen by a sample.
+        phase: Phase = "running" if isinstance(start, dict) and "test_start" in start else self.phase
+        return Report(ending, phase, code, text, document, tuple(self.samples), self.version)
 
 
 def run(

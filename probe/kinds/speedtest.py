@@ -107,6 +107,7 @@ class _Test:
             runner.Plan(self.request, direction, self.address),
             cancelled=self.context.cancelled,
             on_samples=lambda samples: self.step(direction, samples),
+            deadlines=runner.DEADLINES,
         )
         self.version = report.version or self.version
         return report
