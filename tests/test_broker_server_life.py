@@ -15,6 +15,7 @@ import pytest
 from amqtt.broker import Broker
 
 from broker.server import (
+    Action,
     BrokerServerError,
     BrokerSettings,
     EmbeddedBroker,
@@ -24,6 +25,7 @@ from broker.server import (
     SettingError,
     UnsupportedError,
 )
+from broker.server.packets import Message
 from broker.server.retained_store import FILE_NAME, RetainedStore
 from tests.kit.brokers import start_embedded
 from tests.kit.embedded import eventually, open_files, serving
@@ -199,6 +201,63 @@ def test_messages_on_their_way_arrive_before_the_stop(caplog: Log) -> None:
         assert client.closed()
 
 
+def test_a_broker_that_hangs_is_told_and_left(caplog: Log) -> None:
+    asked, free = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> bool:
+        asked.set()
+        return free.wait()
+
+    broker = EmbeddedBroker(BrokerSettings(port=0), authorize=hang)
+    broker.start()
+    with RawMqtt(broker.port) as client:
+        client.connect()
+        client.send(publish_packet("a", b"x"))
+        assert asked.wait(5)
+        broker.stop(timeout_s=0.1)
+        assert broker.running
+        assert "the broker did not stop within 0.1 s" in caplog.text
+        free.set()
+        assert eventually(lambda: not broker.running)
+
+
+def test_a_start_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening = RetainedStore.open
+    free = threading.Event()
+
+    def slow(folder: Path) -> object:
+        free.wait()
+        return opening(folder)
+
+    monkeypatch.setattr(RetainedStore, "open", slow)
+    monkeypatch.setattr(EmbeddedBroker.stop, "__defaults__", (0.05,))
+    broker = EmbeddedBroker(BrokerSettings(port=0, data_dir=tmp_path))
+    with pytest.raises(UnsupportedError, match=r"it did not listen within 0\.05 s"):
+        broker.start(timeout_s=0.05)
+    free.set()
+    assert eventually(lambda: not broker.running), "it stops by itself once it can"
+
+
+def test_a_fault_of_our_own_ends_one_connection_and_is_heard(caplog: Log) -> None:
+    def faulty(_client: object, action: Action, topic: str) -> bool:
+        if topic == f"bad/{action}":
+            raise RuntimeError("a fault in the hook")
+        return True
+
+    with EmbeddedBroker(BrokerSettings(port=0), authorize=faulty) as broker:
+        with RawMqtt(broker.port) as watcher:
+            watcher.connect()
+            watcher.subscribe(("#", 0))
+            for action in ("publish", "receive"):
+                with RawMqtt(broker.port) as client:
+                    client.connect(will=Will("will", action.encode()))
+                    client.send(publish_packet(f"bad/{action}", b"x"))
+                    assert client.closed()
+                assert watcher.messages(1)[0].payload == action.encode()
+        assert eventually(lambda: broker.counters().sessions == 0)
+    assert caplog.text.count("RuntimeError: a fault in the hook") == 2
+
+
 # --- what is kept ---------------------------------------------------------------------------------------------------
 def test_retained_messages_survive_a_stop(caplog: Log, tmp_path: Path) -> None:
     with serving(caplog, data_dir=tmp_path / "new" / "folder") as served:
@@ -267,6 +326,20 @@ def test_a_page_damaged_inside_is_noticed_too(tmp_path: Path, caplog: Log) -> No
     with EmbeddedBroker(BrokerSettings(port=0, data_dir=tmp_path)) as broker:
         assert broker.counters().retained == 0
     assert (tmp_path / f"{FILE_NAME}.damaged-1").exists()
+
+
+def test_damage_that_only_a_check_sees_is_noticed_too(tmp_path: Path) -> None:
+    """It would not show when the messages are read, but fail every later write."""
+    store, _ = RetainedStore.open(tmp_path)
+    store.write({"a": Message("a", b"kept", 1)})
+    store.close()
+    content = bytearray((tmp_path / FILE_NAME).read_bytes())
+    content[36:40] = (5).to_bytes(4, "big")  # the header's count of free pages
+    (tmp_path / FILE_NAME).write_bytes(content)
+    store, messages = RetainedStore.open(tmp_path)
+    store.close()
+    assert messages == []
+    assert (tmp_path / f"{FILE_NAME}.damaged-1").read_bytes() == content
 
 
 def test_rows_that_are_no_messages_are_left_out(tmp_path: Path) -> None:

@@ -134,6 +134,21 @@ def test_an_absent_session_expires(caplog: Log) -> None:
         assert served.dial().connect("away", clean=False) == (False, 0)
 
 
+def test_qos_0_does_not_wait_for_an_absent_client(caplog: Log) -> None:
+    with serving(caplog, limits=Limits(max_inflight=1)) as served:
+        client = served.client("shaky", clean=False)
+        client.subscribe(("a", 1))
+        client.auto_ack = False
+        sender = served.client()
+        for number, qos in enumerate((1, 1, 0, 1)):
+            sender.publish("a", b"%d" % number, qos)
+        client.messages(1)
+        client.drop()
+        again = served.client("shaky", clean=False)
+        assert [(m.payload, m.duplicate) for m in again.messages(3)] == [(b"0", True), (b"1", False), (b"3", False)]
+        assert served.none_but(again)
+
+
 def in_thread(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work)
     thread.start()

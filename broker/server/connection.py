@@ -161,7 +161,7 @@ class Connection:
         if session is None or connect is None:
             return
         self._session = None
-        self._hub.sessions.leave(session, self)
+        self._hub.sessions.leave(session)
         if with_will and connect.will is not None:
             identity = ClientIdentity(connect.client_id, connect.username, self._link.address)
             self._hub.router.publish(identity, connect.will, retain=connect.will_retain)

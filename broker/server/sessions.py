@@ -73,10 +73,8 @@ class Sessions:
         self._counters.sessions = len(self._by_id)
         return session, present
 
-    def leave(self, session: Session, wire: Wire) -> None:
-        """The connection has ended; a clean session ends with it. One that has another connection by now is left alone."""
-        if session.wire is not wire:
-            return
+    def leave(self, session: Session) -> None:
+        """The session's connection has ended; a clean session ends with it."""
         session.wire = None
         if session.clean:
             self._forget(session)
