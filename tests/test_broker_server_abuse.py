@@ -9,7 +9,7 @@ import pytest
 
 from broker.server import Limits
 from tests.kit.brokers import start_embedded
-from tests.kit.embedded import eventually, open_files, serving
+from tests.kit.embedded import eventually, open_files, resident_kib, serving
 from tests.kit.rawmqtt import (
     CONNACK,
     CONNECT,
@@ -162,13 +162,6 @@ def test_a_filter_that_means_nothing_is_refused(caplog: pytest.LogCaptureFixture
         assert client.subscribe((topic_filter, 1), ("good/+/#", 1)) == [0x80, 1]
         assert served.counters.refused_subscriptions == 1
         assert served.counters.subscriptions == 1
-
-
-def resident_kib(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    raise AssertionError("no VmRSS")
 
 
 def test_an_oversized_packet_is_refused_by_its_header(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from broker.server import Action, ClientIdentity, Limits, SettingError
 from tests.kit.brokers import start_embedded
-from tests.kit.embedded import eventually, serving
+from tests.kit.embedded import eventually, resident_kib, serving
 from tests.kit.rawmqtt import PINGREQ, PUBACK, PUBREC, RawMqtt, Will, packet, publish_packet
-from tests.test_broker_server_abuse import resident_kib
 
 Log = pytest.LogCaptureFixture
 
