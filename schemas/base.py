@@ -47,7 +47,10 @@ def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         msg = "a time needs its zone: write it as 2026-11-23T20:15:04.123Z"
         raise ValueError(msg)
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time from the years 1 to 9999, UTC") from None
 
 
 def format_instant(value: datetime) -> str:

@@ -185,6 +185,12 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "store_corrupt": Entry(
         "{path} is damaged; it was set aside as {aside}.", "Restore a backup if you have one.", 503, 3
     ),
+    "store_newer": Entry(
+        "{path} was written by a newer version (layout {found}; this one knows {known}).",
+        "Update this installation, or choose another data folder; nothing was touched.",
+        503,
+        3,
+    ),
     "store_failed": Entry(
         "The archive cannot be written: {reason}.",
         "Free disk space or mend the disk; probes keep their results.",
