@@ -60,23 +60,27 @@ class Writer:
 
 
 class SystemCalls:
-    """Bytes this process has read and written, by the kernel's count of system calls: UDP sockets themselves count nothing."""
+    """Bytes libiperf has read or written, by the kernel's count of system calls: UDP sockets themselves count nothing."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(self, writer: Writer, *, receive: bool) -> None:
+        self._writer, self._receive = writer, receive
         self._own_reads = 0
+        self._before = self._counted()
 
-    def moved(self, *, receive: bool) -> int:
-        """Return the bytes read (or written) so far by libiperf; 0 where the kernel does not count."""
+    def moved(self) -> int:
+        """Return the bytes since this object was made; 0 where the kernel does not count."""
+        return self._counted() - self._before
+
+    def _counted(self) -> int:
         try:
             descriptor = os.open("/proc/self/io", os.O_RDONLY)
         except OSError:
             return 0
         found = os.read(descriptor, 1024)
         os.close(descriptor)
-        own = self._own_reads if receive else self._writer.written
+        own = self._own_reads if self._receive else self._writer.written
         self._own_reads += len(found)
-        wanted = b"rchar: " if receive else b"wchar: "
+        wanted = b"rchar: " if self._receive else b"wchar: "
         return next((int(line[len(wanted) :]) - own for line in found.splitlines() if line.startswith(wanted)), 0)
 
 
@@ -86,8 +90,8 @@ class Sampler(threading.Thread):
     def __init__(self, library: Any, test: int, writer: Writer, request: dict[str, Any]) -> None:
         super().__init__(name="sampler", daemon=True)
         self._library, self._test = library, test
-        self._writer, self._calls = writer, SystemCalls(writer)
-        self._receive, self._udp = bool(request["receive"]), bool(request["udp"])
+        self._writer, self._receive, self._udp = writer, bool(request["receive"]), bool(request["udp"])
+        self._calls = SystemCalls(writer, receive=self._receive)
         self._last_look_s = float(request["seconds"]) - LAST_LOOK_S
         self._ended = threading.Event()
         self._first: float | None = None
@@ -138,7 +142,7 @@ class Sampler(threading.Thread):
                 streams += 1
                 moved += int(struct.unpack_from("Q", info, AT_RECEIVED if self._receive else AT_ACKED)[0])
                 retransmits += int(struct.unpack_from("I", info, AT_RETRANSMITS)[0])
-        return streams, self._calls.moved(receive=self._receive) if self._udp else moved, retransmits, control
+        return streams, self._calls.moved() if self._udp else moved, retransmits, control
 
     def _report(self, now: float, streams: int, moved: int, retransmits: int, control: int) -> None:
         self._writer.say(

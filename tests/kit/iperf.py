@@ -18,19 +18,14 @@ import pytest
 from probe.kinds.base import Step
 from probe.limits import ProbeLimits
 from schemas.errors import Failure
-from tests.kit.brokers import LOOPBACK, free_port
+from tests.kit import brokers
+from tests.kit.brokers import free_port
+from tests.kit.wait import until
 
+LOOPBACK = brokers.LOOPBACK
 LOOPBACK6 = "::1"
 START_S = 10.0
 COOKIE_BYTES = 37
-
-
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition; fail when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
 
 
 @dataclass
@@ -56,6 +51,12 @@ def _program() -> str:
     if found is None:
         pytest.skip("iperf3 is not installed")
     return found
+
+
+def installed_version() -> str:
+    """The version that the program on this system has, as the library says it."""
+    words = subprocess.run([_program(), "-v"], capture_output=True, text=True, check=True).stdout.split()
+    return words[1]
 
 
 def _says(log: IO[bytes], words: bytes) -> bool:
