@@ -103,6 +103,12 @@ CATALOGUE: Final[dict[str, Entry]] = {
         507,
         5,
     ),
+    "spool_degraded": Entry(
+        "The probe's disk does not take results: {reason}. They are held in memory.",
+        "Free disk space or mend the disk; until then a restart of the probe loses them.",
+        507,
+        5,
+    ),
     # --- measuring
     "icmp_not_permitted": Entry(
         "This user may not send ICMP: {reason}.",
