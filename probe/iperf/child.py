@@ -20,6 +20,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -187,8 +188,6 @@ def _libc() -> ctypes.CDLL:
 
 def _isolate(parent: int) -> None:
     """Die with the parent, die at SIGTERM, never grow without bound."""
-    import resource  # noqa: PLC0415 - not on every system that could ask for the version
-
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -211,9 +211,7 @@ def availability() -> Availability:
     report = runner.version()
     if report.version is not None:
         return Availability(available=True, detail={"iperf3": report.version})
-    return Availability(
-        available=False, error=failure(report, "", 0) or error("iperf3_missing", reason="it has no version")
-    )
+    return Availability(available=False, error=error("iperf3_missing", reason=report.text or "it does not answer"))
 
 
 ENTRY: Final = Entry(run=run, request=SpeedtestSpec, throughput=True, probe=availability, longest_s=longest_s)
