@@ -98,7 +98,7 @@ class Engine:
             if len(self._packets) < self._plan.count:
                 if now >= due:
                     self._send()
-                    due = start + self._interval_ns * (self._slot(now - start) + 1)
+                    due = start + self._interval_ns * (self._slot(self._clock.monotonic_ns() - start) + 1)
                     continue
             elif not self._in_flight:
                 break
@@ -116,7 +116,7 @@ class Engine:
         if len(self._packets) < self._plan.count:
             until = min(until, due)
         for number in self._in_flight:
-            until = min(until, self._sent[number].monotonic + self._timeout_ns)
+            until = min(until, self._sent[number].monotonic + self._timeout_ns + 1)
             break
         if until > now:
             self._channel.wait((until - now) / _NS)
