@@ -7,11 +7,12 @@ from typing import Any, Literal
 import pytest
 
 from probe import icmp
-from probe.icmp import Fate, IcmpSocket, Packet, Plan, ability, system_options
+from probe.icmp import Fate, IcmpSocket, Plan, ability, system_options
 from probe.icmp.model import Complaint
 from probe.icmp.reasons import reported
 from probe.icmp.sockets import LINUX, PORTABLE, Options, open_socket
 from schemas.errors import Failure
+from tests.kit.ping import Quiet
 
 LOOPBACK = Plan("127.0.0.1", count=5, interval_s=0.01, timeout_s=1)
 
@@ -25,19 +26,6 @@ def _permitted() -> bool:
 
 
 needs_icmp = pytest.mark.skipif(not _permitted(), reason="this user may not send ICMP")
-
-
-class Quiet:
-    """A watcher that only lets the ping run."""
-
-    def sent(self, number: int) -> None:
-        pass
-
-    def decided(self, packet: Packet) -> None:
-        pass
-
-    def cancelled(self) -> bool:
-        return False
 
 
 class Stub:

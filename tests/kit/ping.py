@@ -1,18 +1,13 @@
-"""A context as the agent gives it to a kind, and a command line to run one ping as another user."""
+"""A context as the agent gives it to a kind, and what its outcome holds, typed."""
 
-import json
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel
-
+from probe.icmp import Packet
 from probe.kinds.base import Context, Outcome, Step
-from probe.kinds.ping import ENTRY
 from probe.limits import ProbeLimits, check_address
 from probe.resolve import resolve
-from schemas.command import PingSpec
 from schemas.result import PacketLoss, PingFigures
 
 
@@ -42,6 +37,19 @@ class FakeContext(Context):
         return address
 
 
+class Quiet:
+    """A watcher that only lets the ping run."""
+
+    def sent(self, number: int) -> None:
+        pass
+
+    def decided(self, packet: Packet) -> None:
+        pass
+
+    def cancelled(self) -> bool:
+        return False
+
+
 def samples_of(outcome: Outcome) -> tuple[float | None, ...]:
     figures = outcome.fields["ping"]
     assert isinstance(figures, PingFigures)
@@ -52,17 +60,3 @@ def loss_of(outcome: Outcome) -> PacketLoss:
     loss = outcome.fields["packet_loss"]
     assert isinstance(loss, PacketLoss)
     return loss
-
-
-def main(command: str) -> None:
-    """Run the PingSpec in `command` and print the outcome as JSON."""
-    outcome = ENTRY.run(PingSpec.model_validate_json(command), FakeContext())
-    plain = {
-        name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in outcome.fields.items()
-    }
-    errors = {part: info.model_dump() for part, info in outcome.errors.items()}
-    print(json.dumps({"fields": plain, "errors": errors, "facts": dict(outcome.facts)}))  # noqa: T201 - its output
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -74,6 +74,10 @@ class Namespace:
         finally:
             os.close(home)
 
+    def settle(self) -> None:
+        """Move the calling thread into the namespace for good."""
+        _set(self.fd)
+
     # Any: the options of subprocess.Popen.
     def popen(self, command: Sequence[str], **options: Any) -> Process:
         """Start a background command; the lab stops it (and its session) when it closes."""
