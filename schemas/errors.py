@@ -230,6 +230,8 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "extra_missing": Entry(
         "'{command}' needs more packages: {reason}.", "Install them: `pip install 'netloom[{extra}]'`.", 422, 7
     ),
+    "role_failed": Entry("{role} ended before it was ready ({how}).", "Its log above says why.", 500, 4),
+    "no_result": Entry("{probe} has no result yet.", "Start a test: `netloom test {probe} TARGET`.", 404, 5),
     # --- the page
     "page_not_found": Entry("There is no page {path}.", "The navigation above leads on.", 404),
     "method_not_allowed": Entry("{path} does not take {method}.", "Use the form on the page.", 405),
