@@ -109,7 +109,7 @@ def _not_permitted() -> str:
 
 
 class IcmpSocket:
-    """A channel to one address. It connects again when it has to, so that a missing route is a refused packet, not an end.
+    """A channel to one address. If there is no route at first, each packet tries again: it is refused, not the test.
 
     Raises:
         Failure: icmp_not_permitted, source_unavailable, measurement_failed.
@@ -213,12 +213,7 @@ class IcmpSocket:
         """Send one ICMP message. Raise OSError if the kernel refuses (or passes on an earlier packet's error)."""
         if not self._connected:
             self._connect()
-        try:
-            self._sock.send(message)
-        except OSError:
-            # The next packet chooses its route and source address anew.
-            self._connected = False
-            raise
+        self._sock.send(message)
 
     def receive(self) -> Received | None:
         """Return the next message that waits, or None."""
