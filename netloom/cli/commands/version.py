@@ -1,0 +1,27 @@
+"""`netloom version`."""
+
+import json
+import platform
+import sys
+
+import click
+
+from netloom import VERSION
+from netloom.cli.base import Command
+
+
+@click.command(cls=Command, examples=("netloom version", "netloom version --json"))
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with Python and protocol.")
+def command(*, as_json: bool) -> None:
+    """Print the version."""
+    if not as_json:
+        click.echo(f"netloom {VERSION}")
+        return
+    from schemas.limits import PROTOCOL  # noqa: PLC0415 - it brings pydantic, which the plain version needs not
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    click.echo(
+        json.dumps(
+            {"netloom": VERSION, "protocol": PROTOCOL, "python": python, "platform": platform.platform(terse=True)}
+        )
+    )
