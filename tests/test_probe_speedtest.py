@@ -351,3 +351,5 @@ def test_the_entry() -> None:
     one = SpeedtestSpec(target="lab.example", direction="upload")
     assert ENTRY.longest_s(one) >= runner.DEADLINES.total_s(one) + sum(speedtest.back_offs(one.busy_retries))
     assert ENTRY.longest_s(SpeedtestSpec(target="lab.example")) == 2 * ENTRY.longest_s(one)
+    assert ENTRY.usual_s is not None
+    assert ENTRY.usual_s(SpeedtestSpec(target="lab.example", duration_s=3, omit_s=1)) == 9.0

@@ -80,6 +80,8 @@ class Entry:
     """Look whether it can run on this system."""
     longest_s: Callable[[Any], float]
     """Any: the request. The longest it can take, s, retries included."""
+    usual_s: Callable[[Any], float] | None = None
+    """Any: the request. How long it takes when all is well, s; None: nothing better than the longest is known."""
 
 
 @dataclass(frozen=True)
