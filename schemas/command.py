@@ -50,7 +50,7 @@ class SpeedtestSpec(Closed):
     """Socket buffer, bytes."""
     mss: int | None = Field(None, ge=lim.SPEEDTEST_MSS_MIN_BYTES, le=lim.SPEEDTEST_MSS_MAX_BYTES)
     """TCP maximum segment size, bytes."""
-    congestion: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,15}$")] | None = None
+    congestion: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,14}$")] | None = None
     """TCP congestion control of the sender; null is the system's."""
     dscp: Dscp | None = None
     family: Literal[4, 6] | None = None
