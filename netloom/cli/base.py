@@ -95,7 +95,7 @@ def told(exc: Any, ctx: click.Context | None = None) -> Told:
     entry = CATALOGUE.get(exc.info.code)
     code = entry.exit_code if entry else 4  # an error of a newer controller
     fields: Mapping[str, str] = getattr(exc, "fields", {})
-    if not fields:
+    if not fields or exc.info.code != "bad_message":  # any other error says itself what it is about
         return Told((exc.info.message,), exc.info.hint, code)
     names = _option_names(ctx) if ctx else {}
     lines = [f"{names.get(field, field)}: {reason}" if field else reason for field, reason in fields.items()]
