@@ -181,7 +181,7 @@ def test_filters(archive: Archive) -> None:
 
     def numbers(**fields: Any) -> list[int]:
         page = _page(archive, **fields)
-        assert page.matching == len(page.rows) or "older_than" in fields
+        assert page.matching == len(page.rows) or fields.keys() & {"older_than", "newer_than"}
         assert page.total == 3
         return [row.number for row in page.rows]
 
