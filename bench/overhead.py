@@ -51,10 +51,14 @@ class Newest:
         self.arrived: dict[str, tuple[float, Result]] = {}
         self._news = threading.Condition()
         self.bus = BusClient(BrokerUrl.parse(broker), f"bench:{new_id()}")
+        self._online = threading.Event()
         self.bus.subscribe("probe/+/result", self._take)
+        self.bus.subscribe("probe/local/status", lambda _: self._online.set())
         self.bus.start()
         if not self.bus.wait_up(10):
             raise SystemExit("the broker does not answer")
+        if not self._online.wait(10):
+            raise SystemExit("the probe does not come online")
 
     def _take(self, message: Message) -> None:
         if message.retain or not message.payload:
