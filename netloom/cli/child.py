@@ -33,7 +33,8 @@ class Spec:
 
 def role(name: str, settings: Settings, *, last: bool = False) -> Spec:
     """Return a role of ours with exactly these settings."""
-    return Spec(name, (sys.executable, "-m", "netloom.cli", name), child_environment(settings), last=last)
+    # -P: what the present folder calls web or probe is not ours.
+    return Spec(name, (sys.executable, "-P", "-m", "netloom.cli", name), child_environment(settings), last=last)
 
 
 def program(name: str, *arguments: str) -> Spec:
