@@ -44,6 +44,7 @@ def create_app(config: WebConfig, fabric: Fabric) -> Flask:
     app.jinja_env.filters.update(
         ms=fmt.ms, percent=fmt.percent, mos=fmt.mos, rate=fmt.rate, size=fmt.size, seconds=fmt.seconds,
         stamp=fmt.stamp, iso=fmt.iso, sentence=fmt.sentence,
+        codes=fmt.codes,
     )  # fmt: skip
     app.jinja_env.filters["age"] = lambda value: fmt.age(value, fabric.clock.now())
 

@@ -119,7 +119,7 @@ def _label(name: str, state: str, status: ProbeStatus | None, jobs: tuple[Job, .
 def _facts(status: ProbeStatus | None) -> tuple[str, ...]:
     if status is None:
         return ()
-    found = []
+    found = [f"v{status.version}"] if status.version else []
     if status.address:
         found.append(status.address)
     iperf = status.capabilities.get("speedtest")
@@ -178,7 +178,7 @@ def live_text(progress: Progress) -> dict[str, str]:
     """Return the latest figures of a running test as texts by place on the page."""
     found: dict[str, str] = {"step": _step(progress)}
     if progress.eta_s is not None:
-        found["eta"] = f"at most {fmt.seconds(round(progress.eta_s))} left"
+        found["eta"] = f"at most {fmt.whole_seconds(progress.eta_s)} left"
     seen = progress.figures
     if seen is None:
         return found

@@ -4,6 +4,8 @@ import math
 from datetime import UTC, datetime
 from typing import Final
 
+from markupsafe import Markup, escape
+
 DASH: Final = "\N{EN DASH}"
 _NB: Final = "\N{NO-BREAK SPACE}"
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
@@ -26,7 +28,9 @@ def percent(value: float | None) -> str:
     """Return a percentage."""
     if value is None:
         return DASH
-    return f"{value:.0f}{_NB}%" if value in (0, 100) else f"{number(value)}{_NB}%"
+    if value in (0, 100):
+        return f"{value:.0f}{_NB}%"
+    return f"{value:.1f}{_NB}%" if value >= 1 else f"{value:.2g}{_NB}%"
 
 
 def mos(value: float | None) -> str:
@@ -64,6 +68,21 @@ def seconds(value: float | None) -> str:
     if whole < _HOUR:
         return f"{whole // _MINUTE}{_NB}min {whole % _MINUTE}{_NB}s"
     return f"{whole // _HOUR}{_NB}h {whole % _HOUR // _MINUTE}{_NB}min"
+
+
+def whole_seconds(value: float) -> str:
+    """Return a duration that is only an estimate, rounded up."""
+    return f"{math.ceil(value)}{_NB}s" if value < _MINUTE else seconds(value)
+
+
+def codes(text: str) -> Markup:
+    """Return a sentence with what stands between backticks as code; everything in it is escaped."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
+    )
 
 
 def stamp(value: datetime) -> str:

@@ -162,10 +162,7 @@ def _steps(parts: TestParts | None, state: str, live: LiveTest | None, result: R
     ]
     current = live.progress.part if live and live.progress.state == "running" else None
     found += [Step(PARTS[part], _part_state(part, asked, current, final, result)) for part in asked]
-    if final:
-        word, look = STATES[state]
-        found.append(Step(word, "done" if look == "ok" else "failed"))
-    else:
+    if not final:
         found.append(Step("Done", "todo"))
     return tuple(found)
 
@@ -206,14 +203,14 @@ def _ping_cards(result: Result) -> list[Card]:
     trips = (
         ("Minimum", fmt.ms(ping.min)),
         ("Median", fmt.ms(ping.p50)),
-        ("95th percentile", fmt.ms(ping.p95)),
-        ("99th percentile", fmt.ms(ping.p99)),
+        ("P95", fmt.ms(ping.p95)),
+        ("P99", fmt.ms(ping.p99)),
         ("Maximum", fmt.ms(ping.max)),
-        ("Standard deviation", fmt.ms(ping.stdev)),
+        ("Std deviation", fmt.ms(ping.stdev)),
     )
     found = [Card("rtt", "Round trip, mean", fmt.ms(ping.avg), trips if ping.avg is not None else (), why)]
     detail = result.jitter_detail
-    rows = (("Mean IPDV", fmt.ms(detail.ipdv_mean)), ("PDV, 95th percentile", fmt.ms(detail.pdv_p95))) if detail else ()
+    rows = (("Mean IPDV", fmt.ms(detail.ipdv_mean)), ("PDV, P95", fmt.ms(detail.pdv_p95))) if detail else ()
     found.append(Card("jitter", "Jitter", fmt.ms(result.jitter), rows, errors.get("jitter")))
     found.append(
         Card("loss", "Packet loss", fmt.percent(loss.packet_percent if loss else None), _loss_rows(loss, result))
@@ -227,7 +224,7 @@ def _loss_rows(loss: PacketLoss | None, result: Result) -> tuple[tuple[str, str]
         return ()
     rows = [("Lost", f"{loss.packet_number} of {result.packet_number or 0} packets")]
     if loss.low is not None and loss.high is not None:
-        rows.append(("95 % interval", f"{fmt.percent(loss.low)} to {fmt.percent(loss.high)}"))
+        rows.append(("95 % interval", f"{loss.low:.2g} to {fmt.percent(loss.high)}"))
     if loss.longest_run:
         rows.append(("Longest run", f"{loss.longest_run} in a row"))
     if loss.duplicates:
@@ -268,7 +265,7 @@ def _direction_card(part: str, found: DirectionResult | None, why: ErrorInfo | N
     if found.rtt_ms is not None:
         rows.append(("Round trip", fmt.ms(found.rtt_ms)))
     if found.congestion:
-        rows.append(("Congestion control", found.congestion))
+        rows.append(("Congestion", found.congestion))
     if found.probe_limited:
         rows.append(("Note", "the probe's CPU was the limit"))
     return Card(part, PARTS[part], fmt.rate(found.result.avg), tuple(rows), why)

@@ -33,15 +33,15 @@ function draw(samples) {
     plot.setData(data);
   } else {
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
-    const lost = (_, value) => (value === null || value === undefined ? "lost" : `${value.toFixed(2)} ms`);
+    const lost = (_, value, __, at) => (at === null || at === undefined ? "\u2013" : value === null ? "lost" : `${value.toFixed(2)} ms`);
     plot = new uPlot(
       {
         width: place.clientWidth,
         height: 210,
         scales: { x: { time: false }, y: { range: (_, low, high) => [0, (high || 1) * 1.1] } },
-        axes: [{ ...axis, label: "packet", labelSize: 20 }, { ...axis, label: "ms", labelSize: 20 }],
+        axes: [{ ...axis, size: 32 }, { ...axis, label: "ms", labelSize: 18, size: 44 }],
         series: [
-          { label: "Packet" },
+          { label: "Packet", value: (_, value) => value ?? "\u2013" },
           { label: "Round trip", stroke: colour("--accent"), width: 1.5, spanGaps: false, points: { show: true, size: 4, fill: colour("--accent") }, value: lost },
         ],
         hooks: { draw: [ticks] },
