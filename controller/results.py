@@ -1,6 +1,6 @@
 """What probes report: results into the archive and acks back, progress into the job table, status into the registry."""
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,6 +21,8 @@ from schemas.result import Result
 from schemas.status import ProbeStatus
 
 _ID: Final[TypeAdapter[str]] = TypeAdapter(TestId)
+EARLY_MAX: Final = 2_000
+"""So many retained results are kept until this controller may work."""
 ACK_IDS_MAX: Final = 200
 """So many ids fit into a message."""
 
@@ -33,7 +35,7 @@ COUNTED: Final[dict[Stored, str]] = {
 
 
 class Intake:
-    """The handlers of everything that probes send. Nothing is taken before `open`: another controller may be at work."""
+    """The handlers of everything that probes send. Nothing is taken before `begin`: another controller may be at work."""
 
     def __init__(
         self, bus: BusClient, writer: Writer, archive: Archive, jobs: Jobs, registry: Registry, clock: Clock
@@ -41,12 +43,19 @@ class Intake:
         self.counters: Counter[str] = Counter()
         """results (stored), duplicates, tombstoned, refused."""
         self.open = False
+        self._early: deque[Message] = deque(maxlen=EARLY_MAX)
         self._bus, self._writer, self._archive = bus, writer, archive
         self._jobs, self._registry, self._clock = jobs, registry, clock
         self._acks: defaultdict[str, list[str]] = defaultdict(list)
         bus.subscribe(topics.every_probe("status"), self._on_status)
         bus.subscribe(topics.every_probe("result"), self._on_result)
         bus.subscribe_to(topics.every_probe("progress"), Progress, self._on_progress)
+
+    def begin(self) -> None:
+        """Take what comes from now on, and the retained results that came before. In the bus client's thread."""
+        self.open = True
+        while self._early:
+            self._on_result(self._early.popleft())
 
     # --- status -----------------------------------------------------------------------------------------------------------
     def _on_status(self, message: Message) -> None:
@@ -73,7 +82,11 @@ class Intake:
     # --- results ------------------------------------------------------------------------------------------------------------
     def _on_result(self, message: Message) -> None:
         topic = topics.parse(message.topic)
-        if not isinstance(topic, topics.ProbeTopic) or not message.payload or not self.open:
+        if not isinstance(topic, topics.ProbeTopic) or not message.payload:
+            return
+        if not self.open:
+            if message.retain:  # the others are sent again by their probes, for nobody has acknowledged them
+                self._early.append(message)
             return
         name = topic.name
         try:

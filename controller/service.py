@@ -130,7 +130,8 @@ class Controller:
             self.rivals.judge()
             if not self.rivals.cleared.is_set() or not self.bus.up:
                 continue
-            self.intake.open = self.requests.open = True
+            if not self.requests.open:
+                self.requests.open = self.bus.call(self.intake.begin)
             if self.rivals.overwritten.is_set():
                 self.rivals.overwritten.clear()
                 self.heartbeat.hurry()
