@@ -2,10 +2,12 @@
 
 import contextlib
 import logging
+import os
 import platform
 import socket
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from broker.client import BusClient, Message, Will
@@ -13,18 +15,18 @@ from netloom import VERSION
 from netloom.clock import Clock, SystemClock
 from netloom.ids import instance
 from netloom.settings import Settings
-from probe import results
 from probe.autotests import AutotestStore
 from probe.clock import ControllerClock
 from probe.commands import Commands
 from probe.delivery import Delivery
 from probe.guard import NameGuard
 from probe.heartbeat import Capabilities, Heartbeat
-from probe.journal import Journal, Record
+from probe.journal import Journal
 from probe.kinds import REGISTRY
 from probe.kinds.base import Entry
 from probe.limits import granted
-from probe.runner import Runner, interrupted, restart_error
+from probe.recovery import recover
+from probe.runner import Runner
 from probe.spool import Spool
 from probe.timing import Periods
 from probe.uplink import Uplink
@@ -38,7 +40,8 @@ from schemas.status import Announced, ControllerStatus, ProbeStatus
 
 log = logging.getLogger(__name__)
 
-_GOODBYE_S: Final = 0.5
+_GOODBYE_S: Final = 0.4
+_WORKER_S: Final = 0.05
 
 
 class Agent:
@@ -58,9 +61,10 @@ class Agent:
         self._periods = periods or Periods()
         self._started_at = self._since = self._clock.now()
         self._address: str | None = None
+        self._located = False
         self._controller_start: tuple[str, datetime] | None = None
         folder = settings.data / f"probe-{name}"
-        self._instance = instance(folder)
+        self._instance = _identity(folder)
         self._journal = Journal(folder / "journal.jsonl")
         self._spool = Spool(folder / "spool", settings.probe.spool_max)
         self._autotests = AutotestStore(folder / "autotests.json")
@@ -74,7 +78,7 @@ class Agent:
         )
         self._uplink = Uplink(self.bus, name)
         self._build(registry)
-        self._restarted = self._recover()
+        self._restarted = recover(self._journal, self._spool, name, settings.probe.limits)
         self._subscribe()
 
     def _build(self, registry: Mapping[str, Entry]) -> None:
@@ -82,7 +86,7 @@ class Agent:
         self._guard = NameGuard(self.name, self._instance, self._started_at, clock=clock, periods=periods)
         self._heartbeat = Heartbeat(self._uplink, self._guard, self._status, clock=clock, periods=periods)
         self._capabilities = Capabilities(registry, periods=periods, on_change=self._heartbeat.changed)
-        self._delivery = Delivery(self._uplink, self._spool, clock=clock, periods=periods)
+        self._delivery = Delivery(self._uplink, self._spool, self._guard, clock=clock, periods=periods)
         self._runner = Runner(
             self.name,
             registry,
@@ -123,34 +127,18 @@ class Agent:
         """Cancel what runs, keep its results, say goodbye. It takes less than 2 s."""
         self._runner.stop(self._periods.stop)
         for part in (self._heartbeat, self._healer, self._capabilities, self._delivery):
-            part.stop(0.1)
+            part.stop(_WORKER_S)
         if self._guard.active:
             goodbye = self._uplink.say("status", self._offline("stopped"), retain=True)
             if goodbye is not None:
                 goodbye.wait(_GOODBYE_S)
         self.bus.stop(0.3)
 
-    def _recover(self) -> list[Record]:
-        """End what a crash cut short: what ran gets a result, what waited is refused. Return the refusals to be told."""
-        refused = []
-        for record in self._journal.unfinished():
-            draft = interrupted(record, self.name, self._settings.probe.limits) if record.state == "running" else None
-            if draft is None:
-                ended = record.model_copy(update={"state": "rejected", "error": restart_error().info, "command": None})
-                refused.append(ended)
-            else:
-                waiting = self._spool.find(record.id) is not None or self._spool.newest_id() == record.id
-                if not waiting:
-                    self._spool.add(lambda version, draft=draft: results.make(draft, version))  # type: ignore[misc]  # bound early
-                ended = record.model_copy(update={"state": "finished", "outcome": "error", "command": None})
-            self._journal.put(ended)
-        return refused
-
     # --- the bus ----------------------------------------------------------------------------------------------------------
     def _subscribe(self) -> None:
         bus, name = self.bus, self.name
         bus.subscribe(topics.probe(name, "cmd"), self._commands.take)
-        bus.subscribe_to(topics.probe(name, "ack"), Ack, lambda _, ack, __: self._delivery.on_ack(ack))
+        bus.subscribe_to(topics.probe(name, "ack"), Ack, lambda _, ack, __: self._on_ack(ack))
         bus.subscribe_to(topics.probe(name, "autotests"), AutotestSet, lambda _, found, __: self._on_autotests(found))
         bus.subscribe_to(topics.probe(name, "status"), ProbeStatus, self._on_own_status)
         bus.subscribe_to(
@@ -166,7 +154,7 @@ class Agent:
 
     def _on_up(self) -> None:
         self._since = self._clock.now()
-        self._address = _local_address(self.bus.url.host, self.bus.url.port)
+        self._located = False
         self._guard.on_up()
         self._delivery.on_up()
         while self._restarted:
@@ -178,7 +166,7 @@ class Agent:
         self._delivery.on_down()
 
     def _on_own_status(self, _: topics.Topic, status: ProbeStatus, message: Message) -> None:
-        if self._guard.on_status(status, retained=message.retain) or message.retain:
+        if self._guard.on_status(status, self.bus.connection, retained=message.retain) or message.retain:
             self._heartbeat.changed()
 
     def _on_controller(self, _: topics.Topic, status: ControllerStatus, message: Message) -> None:
@@ -187,9 +175,14 @@ class Agent:
         if not message.retain:
             self._controller.heard(status.at)
         began = (status.controller_id, status.started_at)
-        if began != self._controller_start:
-            self._controller_start = began
-            self._delivery.on_controller_start()
+        before, self._controller_start = self._controller_start, began
+        # A retained status comes with a new connection, and that has begun a round already.
+        if began != before and not message.retain:
+            self._delivery.begin_round()
+
+    def _on_ack(self, ack: Ack) -> None:
+        self._delivery.on_ack(ack)
+        self._heartbeat.changed()
 
     def _on_autotests(self, found: AutotestSet) -> None:
         if self._autotests.offer(found):
@@ -200,7 +193,7 @@ class Agent:
         self._uplink.say("progress", payload, qos=qos)
 
     def _on_result(self, result: Result) -> None:
-        self._delivery.wake()
+        self._delivery.add(result.version)
         if any(reason.code in ("icmp_not_permitted", "iperf3_missing") for reason in result.errors.values()):
             self._capabilities.look_again()
 
@@ -210,11 +203,16 @@ class Agent:
         well = [self._spool.heal(), self._journal.heal(), self._autotests.heal()]
         if self._spool.degraded != before:
             self._heartbeat.changed()
-            self._delivery.wake()
-        return self._periods.heal if not all(well) else self._periods.heal * 2
+        return self._periods.heal if all(well) else self._periods.heal / 2
 
     def _counters(self) -> dict[str, int]:
-        return {**self.bus.counters, **self._runner.counters, **self._spool.counters, **self._commands.counters}
+        return {
+            **self.bus.counters,
+            **self._runner.counters,
+            **self._spool.counters,
+            **self._delivery.counters,
+            **self._commands.counters,
+        }
 
     def _offline(self, reason: str, connection: str | None = None) -> ProbeStatus:
         return ProbeStatus(
@@ -238,7 +236,10 @@ class Agent:
         return Announced(address=probe.announce_address or self._address, port=probe.announce_port)
 
     def _status(self) -> ProbeStatus:
-        degraded = self._journal.degraded
+        if not self._located:  # here and not in the bus client's thread, for it may look up a name
+            self._address, self._located = _local_address(self.bus.url.host, self.bus.url.port), True
+        journal = self._journal.degraded
+        degraded = self._spool.degraded or (error("spool_degraded", reason=journal) if journal else None)
         return ProbeStatus(
             state="online",
             instance=self._instance,
@@ -259,8 +260,17 @@ class Agent:
             spool=self._spool.status(),
             counters=self._counters(),
             autotests=self._autotests.seen,
-            problem=self._spool.degraded or (error("spool_degraded", reason=degraded) if degraded else None),
+            problem=self._guard.problem or degraded,
         )
+
+
+def _identity(folder: Path) -> str:
+    """Return the identity kept in `folder`; one for this run only where the disk does not keep it."""
+    try:
+        return instance(folder)
+    except OSError as exc:
+        log.warning("the probe's identity cannot be kept: %s", exc)
+        return os.urandom(8).hex()
 
 
 def _local_address(host: str, port: int) -> str | None:

@@ -50,7 +50,7 @@ class Commands:
         on_change: Callable[[], None],
     ) -> None:
         self.counters: Counter[str] = Counter()
-        """retained_commands, duplicates, expired, rejected, foreign_commands, unknown_cancels."""
+        """empty_commands, retained_commands, duplicates, expired, rejected, foreign_commands, unknown_cancels."""
         self._bus, self._runner, self._journal, self._spool, self._delivery = bus, runner, journal, spool, delivery
         self._say, self._limits, self._capabilities, self._guard = say, limits, capabilities, guard
         self._clock, self._controller, self._on_change = clock, controller, on_change
@@ -58,7 +58,8 @@ class Commands:
     def take(self, message: Message) -> None:
         """Take what arrived, whatever it is."""
         if not message.payload:
-            return  # a retained command was cleared
+            self._count("empty_commands")  # somebody cleared a retained one
+            return
         if message.retain:
             self._count("retained_commands")
             return
@@ -68,7 +69,7 @@ class Commands:
             self._bus.drop(message, exc)
             self._on_change()
             return
-        if not self._guard.active:
+        if self._guard.held:
             self._count("foreign_commands")
             return
         self._obey(value)
@@ -80,11 +81,11 @@ class Commands:
         try:
             command = codec.command(value)
         except Failure as exc:
-            # A broken repetition must not be taken for the end of a test that runs.
+            self._count("rejected")
+            # A broken repetition must not be taken for the end of a test that runs. Not journalled: it is refused
+            # each time for what it is, and garbage must not push out what became of real commands.
             if self._journal.get(test_id) is None:
-                self._reject(test_id, None, exc)
-            else:
-                self._count("rejected")
+                self._tell(test_id, None, 0, "rejected", error=exc.info, field=exc.field)
             return
         if isinstance(command, CancelCommand):
             self._cancel(command)

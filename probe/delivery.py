@@ -1,14 +1,17 @@
 """Handing results over: sent until the controller says that it has stored them, the newest first and retained.
 
-A result counts as in flight from its publishing until its ack. At most 16 are; the newest goes out whatever waits, because it is
-what readers of the retained message see. What got no ack is sent again on a new connection, when the controller has started anew,
-and otherwise after 60 s, doubling to 10 min.
+Each new connection, and each new start of the controller, begins a round: the newest result, then the others from oldest to newest,
+then - after 60 s, doubling to 10 min - those that got no ack. At most 16 are in flight, and a result stops counting as in flight
+after 60 s, so that results which are never acknowledged hold up the others for a while but not for ever. The newest is never held
+up: it is what readers of the retained message see.
 """
 
 import threading
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from netloom.clock import Clock
+from probe.guard import NameGuard
 from probe.spool import VERSION_MAX, Spool
 from probe.timing import Periods
 from probe.uplink import Uplink
@@ -16,8 +19,6 @@ from probe.worker import Worker
 from schemas import limits
 from schemas.ack import Ack
 from schemas.result import Result
-
-_NEVER = -1
 
 
 @dataclass
@@ -31,14 +32,23 @@ class _Sent:
 class Delivery:
     """Publishes what the spool holds. Its methods may be called from any thread."""
 
-    def __init__(self, uplink: Uplink, spool: Spool, *, clock: Clock, periods: Periods) -> None:
-        self._uplink, self._spool, self._clock, self._periods = uplink, spool, clock, periods
-        self._lock = threading.Lock()
+    def __init__(self, uplink: Uplink, spool: Spool, guard: NameGuard, *, clock: Clock, periods: Periods) -> None:
+        self.counters: Counter[str] = Counter()
+        """results_sent, results_acked, results_refused."""
+        self._uplink, self._spool, self._guard = uplink, spool, guard
+        self._clock, self._periods = clock, periods
+        self._lock = threading.RLock()
+        self._todo: deque[int] = deque()
+        """What this round has not sent yet, oldest first."""
         self._sent: dict[int, _Sent] = {}
+        """What this round has sent and nobody has acknowledged."""
+        self._in_flight: dict[int, float] = {}
+        """When each was sent, in this order."""
         self._retained: int | None = None
-        """Version of what is retained on the bus; _NEVER: nothing is, or not known yet."""
+        """Version of what is retained on the bus; None: nothing, or it is not known yet."""
         self._settled_at: float | None = None
         """From when on what is retained is known; None while there is no connection."""
+        self._paced_at = -periods.pace
         self._worker = Worker("probe-delivery", self._turn)
 
     def start(self) -> None:
@@ -49,28 +59,32 @@ class Delivery:
         """End; what is not acknowledged stays in the spool."""
         self._worker.stop(timeout_s)
 
-    def wake(self) -> None:
-        """There is something new to send."""
+    # --- what happens -----------------------------------------------------------------------------------------------------
+    def add(self, version: int) -> None:
+        """Take note of a new result in the spool."""
+        with self._lock:
+            self._todo.append(version)
         self._worker.wake()
 
     def on_up(self) -> None:
-        """A connection stands: everything un-acknowledged goes again, after what is retained has had time to arrive."""
+        """Begin a round on a new connection, as soon as what is retained has had time to arrive."""
         with self._lock:
-            self._sent.clear()
             self._retained = None
             self._settled_at = self._clock.monotonic() + self._periods.settle
-        self.wake()
+        self.begin_round()
 
     def on_down(self) -> None:
-        """The connection is gone."""
+        """Take note that the connection is gone."""
         with self._lock:
             self._settled_at = None
 
-    def on_controller_start(self) -> None:
-        """A controller began its work: what the one before did not acknowledge goes again."""
+    def begin_round(self) -> None:
+        """Have everything sent again: whoever heard it may be gone."""
         with self._lock:
+            self._todo = deque(self._spool.waiting())
             self._sent.clear()
-        self.wake()
+            self._in_flight.clear()
+        self._worker.wake()
 
     def on_own_result(self, result: Result, *, retained: bool) -> None:
         """Take note of what is retained under this probe's name; its versions go on from there."""
@@ -78,87 +92,105 @@ class Delivery:
             self._spool.continue_from(result.version)
             with self._lock:
                 self._retained = result.version
-            self.wake()
+            self._worker.wake()
 
     def on_ack(self, ack: Ack) -> None:
         """Forget what is stored, and put away what is refused."""
         for test_id in ack.stored:
-            self._spool.forget(test_id)
+            self._done(test_id)
+            self.counters["results_acked"] += self._spool.forget(test_id)
         for refused in ack.refused:
-            self._spool.quarantine(refused.id, refused.code)
-        with self._lock:
-            waiting = set(self._spool.waiting())
-            self._sent = {version: sent for version, sent in self._sent.items() if version in waiting}
-        self.wake()
+            self._done(refused.id)
+            self.counters["results_refused"] += self._spool.quarantine(refused.id, refused.code)
+        self._worker.wake()
 
     def again(self, version: int) -> None:
         """Send a result again now: somebody asked for its test a second time."""
-        with self._lock:
-            self._sent.pop(version, None)
         self._publish(version)
 
-    def newest_again(self) -> None:
-        """Publish the newest result again, retained."""
-        payload = self._spool.newest_payload()
-        if payload is not None:
-            self._uplink.say("result", payload, retain=True)
-
     # --- inside -----------------------------------------------------------------------------------------------------------
+    def _done(self, test_id: str) -> None:
+        version = self._spool.find(test_id)
+        if version is not None:
+            with self._lock:
+                self._sent.pop(version, None)
+                self._in_flight.pop(version, None)
+
     def _turn(self) -> float | None:
+        """Send one result, if one may be sent now; return when to look again."""
         now = self._clock.monotonic()
         with self._lock:
-            settled_at = self._settled_at
-        if settled_at is None or not self._uplink.bus.up:
+            settled_at, known = self._settled_at, self._retained is not None
+        wait_s = self._guard.wait_s
+        if settled_at is None or wait_s is None or not self._uplink.bus.up:
             return None  # on_up wakes
-        if now < settled_at and self._retained is None:
-            return settled_at - now
-        self._assert_newest()
+        if not known:
+            wait_s = max(wait_s, settled_at - now)
+        wait_s = max(wait_s, self._paced_at + self._periods.pace - now)
+        if wait_s > 0:
+            return wait_s
+        self._paced_at = now
+        self._restore_newest()
         version = self._next(now)
-        if version is not None:
-            return self._periods.pace if self._publish(version) else None
-        with self._lock:
-            due = min((sent.again_at for sent in self._sent.values()), default=None)
-        return None if due is None else max(0.05, due - now)
+        if version is None:
+            return self._rest_s(now)
+        return self._periods.pace if self._publish(version) else None
 
-    def _assert_newest(self) -> None:
-        """Publish the newest acknowledged result again if what is retained on the bus is missing or older."""
+    def _restore_newest(self) -> None:
+        """Publish the newest acknowledged result if what is retained on the bus is missing or older."""
         newest = self._spool.newest
-        with self._lock:
-            known = _NEVER if self._retained is None else self._retained
-            if newest <= known or newest in self._spool.waiting():
-                return
-            self._retained = newest
-        if newest:
-            self.newest_again()
+        if not newest or newest <= (self._retained or 0) or self._spool.holds(newest):
+            return
+        payload = self._spool.newest_payload()
+        if payload is not None and self._uplink.say("result", payload, retain=True) is not None:
+            with self._lock:
+                self._retained = newest
 
     def _next(self, now: float) -> int | None:
-        waiting = self._spool.waiting()
-        if not waiting:
-            return None
+        """Return what to send now, None if there is nothing or too much is in flight."""
         with self._lock:
-            if waiting[-1] == self._spool.newest and waiting[-1] not in self._sent:
-                return waiting[-1]
-            due = [version for version in waiting if version in self._sent and self._sent[version].again_at <= now]
-            if due:
-                return due[0]
-            if len(self._sent) >= limits.RESULTS_IN_FLIGHT_MAX:
+            while self._in_flight and now - next(iter(self._in_flight.values())) >= self._periods.resend_first:
+                del self._in_flight[next(iter(self._in_flight))]
+            newest = self._spool.newest
+            if newest not in self._sent and self._spool.holds(newest):
+                if len(self._in_flight) >= limits.RESULTS_IN_FLIGHT_MAX:
+                    del self._in_flight[next(iter(self._in_flight))]  # it is sent again when its time has come
+                return newest
+            if len(self._in_flight) >= limits.RESULTS_IN_FLIGHT_MAX:
                 return None
-            return next((version for version in waiting if version not in self._sent), None)
+            while self._todo:
+                version = self._todo.popleft()
+                if version not in self._sent and self._spool.holds(version):
+                    return version
+            for version in [version for version in self._sent if not self._spool.holds(version)]:
+                del self._sent[version]
+            return min((version for version, sent in self._sent.items() if sent.again_at <= now), default=None)
+
+    def _rest_s(self, now: float) -> float | None:
+        """Return for how long there is nothing to do, unless something happens."""
+        with self._lock:
+            times = [sent.again_at for sent in self._sent.values()]
+            if self._todo and self._in_flight:
+                times.append(next(iter(self._in_flight.values())) + self._periods.resend_first)
+        return max(self._periods.pace, min(times) - now) if times else None
 
     def _publish(self, version: int) -> bool:
-        """Publish a waiting result; return whether the connection took it (or there was none to publish)."""
+        """Publish a waiting result. Return whether there is still a connection."""
         payload = self._spool.payload(version)
-        if payload is None:
-            return True
-        newest = version == self._spool.newest
-        if self._uplink.say("result", payload, retain=newest) is None:
+        retain = version == self._spool.newest and version >= (self._retained or 0)
+        if payload is not None and self._uplink.say("result", payload, retain=retain) is None:
+            with self._lock:
+                self._todo.appendleft(version)
             return False
+        now = self._clock.monotonic()
         with self._lock:
             before = self._sent.get(version)
-            pause_s = (
-                self._periods.resend_first if before is None else min(before.pause_s * 2, self._periods.resend_max)
-            )
-            self._sent[version] = _Sent(self._clock.monotonic() + pause_s, pause_s)
-            if newest:
-                self._retained = version
+            first_s, most_s = self._periods.resend_first, self._periods.resend_max
+            pause_s = first_s if before is None else min(before.pause_s * 2, most_s)
+            self._sent[version] = _Sent(now + pause_s, pause_s)
+            if payload is not None:  # what cannot be read now is tried again like what was not acknowledged
+                self.counters["results_sent"] += 1
+                self._in_flight.pop(version, None)
+                self._in_flight[version] = now
+                self._retained = version if retain else self._retained
         return True

@@ -19,7 +19,8 @@ class Capabilities:
         self._registry, self._periods, self._on_change = registry, periods, on_change
         self._found = {name: self._look(entry) for name, entry in registry.items()}
         self._worker = Worker("probe-capabilities", self._turn)
-        self._first = True
+        self._looked = True
+        self._doubted = False
 
     def start(self) -> None:
         """Begin to look again."""
@@ -39,7 +40,8 @@ class Capabilities:
         return None if found.available else found.error
 
     def look_again(self) -> None:
-        """Have another look now: a test found out something."""
+        """Have another look at everything now: a test found out something."""
+        self._doubted = True
         self._worker.wake()
 
     def _look(self, entry: Entry) -> Capability:
@@ -47,12 +49,13 @@ class Capabilities:
         return Capability(available=found.available, detail=dict(found.detail), error=found.error)
 
     def _turn(self) -> float:
-        if self._first:
-            self._first = False
+        if self._looked:
+            self._looked = False
             return self._periods.capability
+        doubted, self._doubted = self._doubted, False
         before = dict(self._found)
         for name, entry in self._registry.items():
-            if not self._found[name].available:
+            if doubted or not self._found[name].available:
                 self._found[name] = self._look(entry)
         if self._found != before:
             self._on_change()

@@ -19,6 +19,9 @@ from schemas.result import HostAddress, ProbeFacts, Result, ResultStatus, Speedt
 
 log = logging.getLogger(__name__)
 
+Maker = Callable[[int], tuple[Result, bytes]]
+"""Makes a result and its bytes of the version it is given."""
+
 
 @dataclass(frozen=True)
 class Draft:

@@ -24,7 +24,7 @@ from probe.spool import Spool
 from probe.timing import Periods
 from probe.worker import Worker
 from schemas.command import RunCommand
-from schemas.errors import Failure, error
+from schemas.errors import Failure
 from schemas.result import Result
 from schemas.status import Running
 
@@ -231,23 +231,3 @@ class Runner:
         for test in found:
             test.reporter.tick()
         return self._periods.tick / _TICKS if found else None
-
-
-def interrupted(record: Record, name: str, limits: ProbeLimits) -> results.Draft | None:
-    """Return the draft of a test that a crash cut short; None if it had not started."""
-    if record.command is None or record.started_at is None:
-        return None
-    asked = [part for part in ("ping", "speedtest") if getattr(record.command, part) is not None]
-    return results.Draft(
-        probe_name=name,
-        command=record.command,
-        limits=limits,
-        measured_at=record.started_at,
-        duration_s=0.0,
-        outcomes={part: results.failed(part, "probe_restarted") for part in asked},
-    )
-
-
-def restart_error() -> Failure:
-    """Return why a test that was waiting when the probe ended is refused."""
-    return Failure.of(error("probe_restarted"))

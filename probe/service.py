@@ -1,5 +1,6 @@
 """The probe as a role: from its settings to its clean end."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -17,7 +18,11 @@ def run(settings: Settings, stop: threading.Event, ready: Callable[[str], None])
     name = settings.probe.name
     if name is None:
         raise Failure("config_value", place="settings", key="probe.name", reason="a probe needs a name: --name paris")
-    with folder_lock(settings.data / f"probe-{name}"):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(folder_lock(settings.data / f"probe-{name}"))
+        except OSError as exc:  # a probe with a broken disk still measures, and says so
+            log.warning("the data folder cannot be locked: %s", exc)
         agent = Agent(settings, name)
         agent.start()
         ready(name)

@@ -11,12 +11,12 @@ import logging
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from netloom.files import set_aside, write_atomic
+from probe.results import Maker
 from schemas import codec
 from schemas.errors import ErrorInfo, Failure, error
 from schemas.result import Result
@@ -85,11 +85,6 @@ class Spool:
             version = self.newest
             return self._kept[1] if self._kept and self._kept[0] == version else self.payload(version)
 
-    def newest_id(self) -> str | None:
-        """Return the id of the newest acknowledged result."""
-        with self._lock:
-            return None if self._kept is None else codec.parse(Result, self._kept[1]).id
-
     def waiting(self) -> list[int]:
         """Return the versions that wait, oldest first."""
         with self._lock:
@@ -99,6 +94,11 @@ class Spool:
         """Return the version of the waiting result with this id."""
         with self._lock:
             return self._by_id.get(test_id)
+
+    def holds(self, version: int) -> bool:
+        """Tell whether this result waits."""
+        with self._lock:
+            return version in self._items
 
     @property
     def full(self) -> bool:
@@ -126,7 +126,7 @@ class Spool:
             )
 
     # --- in ---------------------------------------------------------------------------------------------------------------
-    def add(self, make: Callable[[int], tuple[Result, bytes]]) -> Result:
+    def add(self, make: Maker) -> Result:
         """Give the next version to `make`, keep the result it returns with its payload, and return it."""
         with self._lock:
             result, payload = make(self._version + 1)
