@@ -66,7 +66,7 @@ class Fabric:
         self._silent: frozenset[str] = frozenset()
         self._revisions: tuple[str, int, int] = ("", -1, -1)
         self._targets: Targets | None = None
-        self._targets_of: tuple[str, int] | None = None
+        self._targets_of: tuple[str, datetime] | None = None
         self._wishes: dict[str, Future[BaseModel]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -124,11 +124,18 @@ class Fabric:
     def targets(self, timeout_s: float = ASK_TIMEOUT_S) -> tuple[Target, ...]:
         """Return the saved targets, asking again only when the controller says that they changed. Raise Failure."""
         status = self._requester.controller
-        known = None if status is None else (status.controller_id, status.revisions.targets)
-        if self._targets is None or known is None or known != self._targets_of:
+        life = None if status is None else (status.controller_id, status.started_at)
+        found = self._targets
+        # What was fetched after a change of ours may be newer than the newest status.
+        if status is None or found is None or life != self._targets_of or status.revisions.targets > found.revision:
             self._targets = self.ask("target.list", Targets, timeout_s=timeout_s)
-            self._targets_of = None if status is None else (status.controller_id, self._targets.revision)
-        return self._targets.targets
+            self._targets_of = life
+            return self._targets.targets
+        return found.targets
+
+    def targets_changed(self) -> None:
+        """Ask again for the targets at the next need: a change of ours was just answered."""
+        self._targets_of = None
 
     def known_targets(self, timeout_s: float = ASK_TIMEOUT_S) -> tuple[Target, ...]:
         """Return the saved targets, the last ones known if the controller is away."""

@@ -129,16 +129,14 @@ class Reader:
             return None
         return int(Decimal(value) * factor)
 
-    def saved(self, name: str, typed: str, offered: Sequence[Target]) -> Target | None:
-        """Return the saved target that was chosen; None means the one typed beside it."""
+    def target(self, name: str, typed: str, offered: Sequence[Target]) -> tuple[str, Target | None]:
+        """Return the host to test, and the saved target it comes from if one was chosen instead of typing it."""
         value = self.text(name)
         if not value:
-            return None
+            return self.host(typed), None
+        found = next((target for target in offered if str(target.target_id) == value), None)
         if self.text(typed):
             self.fault(typed, "choose a saved target or type one, not both")
-            return None
-        for target in offered:
-            if str(target.target_id) == value:
-                return target
-        self.fault(name, "this saved target is not there any more: choose another, or type one")
-        return None
+        elif found is None:
+            self.fault(name, "this saved target is not there any more: choose another, or type one")
+        return (found.host, found) if found is not None else ("", None)

@@ -109,18 +109,18 @@ def places(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def _ping(reader: Reader, targets: tuple[Target, ...]) -> dict[str, Any]:
-    saved = reader.saved("ping_target", "ping_host", [t for t in targets if t.standard_test])
+    host, _ = reader.target("ping_target", "ping_host", [t for t in targets if t.standard_test])
     return {
-        "target": saved.host if saved else reader.host("ping_host"),
+        "target": host,
         "count": reader.whole("packet_number", lim.FORM_PING_COUNT_MIN, lim.PING_COUNT_MAX),
         "timeout_s": reader.whole("packet_timeout", lim.FORM_PING_TIMEOUT_MIN_S, lim.FORM_PING_TIMEOUT_MAX_S, "s"),
     }
 
 
 def _speedtest(reader: Reader, targets: tuple[Target, ...]) -> dict[str, Any]:
-    saved = reader.saved("speedtest_target", "speedtest_host", [t for t in targets if t.speedtest])
+    host, saved = reader.target("speedtest_target", "speedtest_host", [t for t in targets if t.speedtest])
     found: dict[str, Any] = {
-        "target": saved.host if saved else reader.host("speedtest_host"),
+        "target": host,
         "port": saved.port if saved else reader.whole("speedtest_port", 1, 65_535),
         "direction": reader.choice("direction", ("both", "download", "upload")),
         "duration_s": reader.whole("duration_s", 1, lim.SPEEDTEST_DURATION_MAX_S, "s"),

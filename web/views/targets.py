@@ -100,6 +100,7 @@ def _change(verb: str, note: str, editing: Target | None, **more: Any) -> Respon
     try:
         values, fields = _read()
         ask_once(verb, TargetChanged, **fields, **more)
+        fabric().targets_changed()
     except Fault as exc:
         return _page(exc.values, editing, exc.errors, status=_UNPROCESSABLE)
     except Refusal as exc:
@@ -149,6 +150,7 @@ def delete(number: int) -> Response:
     target = _target(number)
     try:
         ask("target.delete", Done, target_id=number)
+        fabric().targets_changed()
     except Failure as exc:
         return _confirm(target, exc.info, status_of(exc.info))
     return see(url_for("targets.index"), "target_deleted")
