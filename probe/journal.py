@@ -106,13 +106,14 @@ class Journal:
     # --- inside -----------------------------------------------------------------------------------------------------------
     def _load(self) -> None:
         try:
-            lines = self._path.read_bytes().splitlines()
+            text = self._path.read_bytes()
         except FileNotFoundError:
             return
         except OSError as exc:
             self._degrade(exc)
             return
-        damaged = 0
+        lines, damaged = text.splitlines(), 0
+        self._torn = bool(text) and not text.endswith(b"\n")
         for line in lines:
             try:
                 record = Record.model_validate_json(line)
@@ -136,11 +137,11 @@ class Journal:
 
     def _append(self, record: Record) -> None:
         line = record.model_dump_json(exclude_defaults=True).encode() + b"\n"
+        data = b"\n" + line if self._torn else line  # a torn line must not swallow this one
         new = not self._path.exists()
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
         try:
-            written = os.write(handle, b"\n" + line if self._torn else line)
-            self._torn = written < len(line)
+            self._torn = os.write(handle, data) < len(data)
             os.fsync(handle)
         finally:
             os.close(handle)
