@@ -61,7 +61,7 @@ _HEAD: Final = ("#", "TIME", "PROBE", "TARGET", "STATE", "RTT ms", "LOSS", "MOS"
 @click.option("--probe", help="Of this probe.")
 @click.option("--target", help="With this in the target's host.")
 @click.option("--state", help="In this state, such as done, error or lost.")
-@click.option("--text", help="With this in the comment.")
+@click.option("--comment", "text", help="With this in the comment.")
 @click.option("--rows", type=int, default=lim.PAGE_ROWS_DEFAULT, show_default=True, help="At most so many.")
 @click.option("--older-than", type=int, metavar="NUMBER", help="Older than the test with this number.")
 @output.json_option

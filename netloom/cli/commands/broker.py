@@ -8,12 +8,13 @@ import click
 from netloom.cli import role
 from netloom.cli.base import Command
 from netloom.cli.options import data_option, loaded, logging_options, setting
+from netloom.files import folder_lock
 from netloom.settings import Settings
 from schemas.errors import Failure
 
 
 def serve(settings: Settings, stop: threading.Event, ready: Callable[[str], None]) -> None:
-    """Run the embedded broker until `stop`. Raise Failure: port_in_use, listen_refused, extra_missing."""
+    """Run the embedded broker until `stop`. Raise Failure: port_in_use, listen_refused, store_locked, extra_missing."""
     try:
         from broker.server import BrokerSettings, EmbeddedBroker  # noqa: PLC0415 - not every installation has amqtt
     except ModuleNotFoundError as exc:
@@ -21,8 +22,9 @@ def serve(settings: Settings, stop: threading.Event, ready: Callable[[str], None
             raise
         raise Failure("extra_missing", command="netloom broker", reason=str(exc), extra="broker") from None
 
-    wanted = BrokerSettings(host=settings.broker.host, port=settings.broker.port, data_dir=settings.data / "broker")
-    with EmbeddedBroker(wanted) as broker:
+    folder = settings.data / "broker"
+    wanted = BrokerSettings(host=settings.broker.host, port=settings.broker.port, data_dir=folder)
+    with folder_lock(folder), EmbeddedBroker(wanted) as broker:
         ready(broker.url)
         while broker.running and not stop.wait(0.5):
             pass
