@@ -28,7 +28,7 @@ class Ground:
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     folder = tmp_path_factory.mktemp("start")
     with (
-        start_mosquitto(folder) as broker,
+        start_mosquitto(folder, extra_conf="set_tcp_nodelay true") as broker,
         start_controller(broker.url, folder / "data", offline_after_s=600, silent_after_s=600),
         scripted_probe(broker.url) as probe,
         client(broker.url) as asker,

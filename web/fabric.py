@@ -36,6 +36,8 @@ KNOWN_AWAY_S: Final = 2.0
 GRACE_S: Final = 1.5
 """A connection that was never up is not an outage yet."""
 TICK_S: Final = 0.25
+TARGETS_AGAIN_S: Final = 3.0
+"""A controller that did not answer is left alone for so long by pages that can do without it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Fabric:
         self._revisions: tuple[str, int, int] = ("", -1, -1)
         self._targets: Targets | None = None
         self._targets_of: tuple[str, datetime] | None = None
+        self._targets_again_at = 0.0
         self._wishes: dict[str, Future[BaseModel]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -138,11 +141,15 @@ class Fabric:
         self._targets_of = None
 
     def known_targets(self, timeout_s: float = ASK_TIMEOUT_S) -> tuple[Target, ...]:
-        """Return the saved targets, the last ones known if the controller is away."""
-        try:
-            return self.targets(timeout_s)
-        except Failure:
-            return self._targets.targets if self._targets else ()
+        """Return the saved targets, the last ones known if the controller is away: a page that can do without does not wait."""
+        now = self.clock.monotonic()
+        starting = now - self._began < GRACE_S
+        if (self.controller_online or starting) and now >= self._targets_again_at:
+            try:
+                return self.targets(min(timeout_s, GRACE_S) if starting else timeout_s)
+            except Failure:
+                self._targets_again_at = self.clock.monotonic() + TARGETS_AGAIN_S
+        return self._targets.targets if self._targets else ()
 
     # --- what is away -------------------------------------------------------------------------------------------------
     @property

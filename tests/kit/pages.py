@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from netloom.ids import new_id
 from netloom.settings import Settings
 from netloom.url import BrokerUrl
 from tests.kit.wait import until
@@ -79,9 +80,9 @@ class Site:
 
 
 @contextlib.contextmanager
-def site(url: str, *, name: str = "web:test", hosts: tuple[str, ...] = (), streams_max: int = 8) -> Iterator[Site]:
+def site(url: str, *, hosts: tuple[str, ...] = (), streams_max: int = 8) -> Iterator[Site]:
     """The application on the broker at `url`."""
-    fabric = Fabric(BrokerUrl.parse(url), name, streams_max=streams_max)
+    fabric = Fabric(BrokerUrl.parse(url), f"web:{new_id()[-12:]}", streams_max=streams_max)
     app = create_app(WebConfig(Hosts.of("127.0.0.1", hosts)), fabric)
     fabric.start()
     try:
