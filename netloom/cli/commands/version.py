@@ -8,6 +8,7 @@ import click
 
 from netloom import VERSION
 from netloom.cli.base import Command
+from schemas.limits import PROTOCOL
 
 
 @click.command(cls=Command, examples=("netloom version", "netloom version --json"))
@@ -17,8 +18,6 @@ def command(*, as_json: bool) -> None:
     if not as_json:
         click.echo(f"netloom {VERSION}")
         return
-    from schemas.limits import PROTOCOL  # noqa: PLC0415 - it brings pydantic, which the plain version needs not
-
     python = ".".join(map(str, sys.version_info[:3]))
     click.echo(
         json.dumps(
