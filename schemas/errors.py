@@ -55,7 +55,6 @@ CATALOGUE: Final[dict[str, Entry]] = {
         "The controller is not there. Nothing was started.", "Start it with `netloom serve` and try again.", 503, 4
     ),
     # --- asking for a test
-    "nothing_to_do": Entry("The test asks for nothing.", "Choose a standard test, a speedtest or both."),
     "probe_unknown": Entry("No probe is called '{probe}'.", "`netloom probes` lists them.", 404, 5),
     "probe_offline": Entry(
         "{probe} has been offline since {since}. The test was not sent.", "Start the probe and try again.", 409, 5
@@ -68,12 +67,6 @@ CATALOGUE: Final[dict[str, Entry]] = {
     ),
     "probe_restarted": Entry("The probe restarted while the test was running.", "Start the test again.", 409, 5),
     "probe_stopping": Entry("The probe is shutting down.", "Start the test again when it is back.", 409, 5),
-    "probe_silent": Entry(
-        "{probe} took the test and then sent nothing for {seconds:.0f} s.",
-        "Look at the probe's log and its uplink.",
-        504,
-        5,
-    ),
     "duplicate_name": Entry(
         "Another probe is connected as '{probe}' (from {address}).",
         "Give each probe its own name: `netloom probe --name`.",
@@ -88,7 +81,6 @@ CATALOGUE: Final[dict[str, Entry]] = {
     ),
     "lost": Entry("{probe} took the test but no result came by {deadline}.", "It is stored if it still comes.", 504, 5),
     "cancelled": Entry("The test was cancelled.", "What had been measured until then is kept.", 409, 130),
-    "retained_command": Entry("A retained command is never run.", "Publish commands without the retain flag."),
     "unsupported": Entry("This probe cannot do '{what}'.", "Update the probe: `pip install -U netloom`.", 422, 5),
     "limit_exceeded": Entry(
         "{what} {value} is beyond this probe's limit of {limit}.", "Ask for less, or change the limit on the probe."

@@ -70,6 +70,16 @@ def test_every_code_in_use_is_in_the_catalogue() -> None:
     assert not unknown
 
 
+def test_no_code_is_left_over() -> None:
+    texts = [
+        path.read_text("utf-8")
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+        if path != ROOT / "schemas" / "errors.py"
+    ]
+    assert [code for code in CATALOGUE if not any(f'"{code}"' in text for text in texts)] == []
+
+
 def test_every_code_is_documented() -> None:
     text = (ROOT / "docs" / "errors.md").read_text("utf-8")
     missing = [code for code in CATALOGUE if f"`{code}`" not in text]
