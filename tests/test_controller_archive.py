@@ -2,6 +2,8 @@
 
 import re
 import sqlite3
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -302,6 +304,37 @@ def _matches(pattern: str, plan: str) -> bool:
 def _plan(conn: Connection, statement: Any) -> str:
     compiled = statement.compile(conn, compile_kwargs={"literal_binds": True})
     return "; ".join(row[-1] for row in conn.execute(text("EXPLAIN QUERY PLAN " + str(compiled).replace(":", "\\:"))))
+
+
+def test_the_time_of_pages_among_100_000_tests_is_told(archive: Archive, capsys: pytest.CaptureFixture[str]) -> None:
+    added = [
+        _values(
+            number,
+            probe=f"p{number % 50}",
+            state="error" if number % 10 == 0 else "done",
+            **rows.hosts(f"host{number % 300}.example", "192.0.2.9:5201"),
+            **rows.of_comment(f"comment {number}" if number % 10 == 3 else ""),
+        )
+        for number in range(100_000)
+    ]
+    with archive.database.write() as conn:
+        conn.execute(tests.insert(), added)
+    asked: list[dict[str, Any]] = [
+        {},
+        {"probe": "p3"},
+        {"state": "error"},
+        {"target": "host29"},
+        {"target": "nowhere"},
+        {"text": "comment 99"},
+    ]
+    told = []
+    for fields in asked:
+        began = time.perf_counter()
+        page = _page(archive, **fields)
+        told.append(f"{fields or 'all'}: {page.matching} in {1000 * (time.perf_counter() - began):.1f} ms")
+        assert page.total == 100_000
+    with capsys.disabled():
+        sys.stdout.write(f"\n100 000 tests, a page with its counts: {'; '.join(told)}\n")
 
 
 def test_postgresql_understands_every_statement() -> None:

@@ -1,5 +1,8 @@
 """The controller's life: heartbeats, absent probes, one controller at a time, restarts in the middle, a quick end."""
 
+import os
+import signal
+import sqlite3
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -108,6 +111,25 @@ def test_an_offline_that_names_an_older_connection_is_ignored(broker: BrokerProc
             with pytest.raises(Failure) as caught:
                 asker.start("paris")
             assert caught.value.code == "probe_offline"
+
+
+def test_a_controller_that_was_paused_judges_nobody_for_it(mosquitto: BrokerProcess, tmp_path: Path) -> None:
+    with (
+        start_controller(mosquitto.url, tmp_path / "data") as controller,
+        client(mosquitto.url) as asker,
+        scripted_probe(mosquitto.url) as probe,
+    ):
+        asker.wait_controller()
+        ticket = asker.start("paris")
+        os.kill(controller.pid, signal.SIGSTOP)
+        try:
+            time.sleep(2.5)  # the pause itself is what is tested
+        finally:
+            os.kill(controller.pid, signal.SIGCONT)
+        probe.say_online()
+        probe.result(ticket.id)
+        asker.wait_state(ticket.id, "done")
+        assert {status.state for status, _ in probe.statuses} == {"online"}
 
 
 # --- one controller ---------------------------------------------------------------------------------------------------
@@ -270,6 +292,25 @@ def test_it_ends_quickly_under_load_and_keeps_what_it_acknowledged(broker: Broke
         assert known.total >= len(acknowledged)
         for test_id in list(acknowledged)[::20]:
             assert asker.get(test=test_id).summary.state == "done"
+
+
+def test_a_lock_on_the_archive_does_not_hold_up_the_end(mosquitto: BrokerProcess, tmp_path: Path) -> None:
+    with (
+        start_controller(mosquitto.url, tmp_path / "data") as controller,
+        client(mosquitto.url) as asker,
+        scripted_probe(mosquitto.url) as probe,
+    ):
+        asker.wait_controller()
+        lock = sqlite3.connect(tmp_path / "data/controller/archive.sqlite", isolation_level=None)
+        lock.execute("BEGIN EXCLUSIVE")
+        for _ in range(300):
+            probe.result(new_id())
+        until(lambda: asker.status.problem is not None)
+        began = time.monotonic()
+        controller.stop()
+        assert time.monotonic() - began < 2
+        lock.close()
+        assert probe.stored == []
 
 
 def test_it_runs_inside_another_program(mosquitto: BrokerProcess, tmp_path: Path) -> None:
