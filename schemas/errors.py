@@ -203,7 +203,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     ),
     # --- settings and start-up
     "config_key": Entry(
-        "{place}: unknown setting '{key}'.{suggestion}", "`netloom config` lists the settings.", 422, 3
+        "{place}: unknown setting '{key}'.{suggestion}", "`netloom config show` lists the settings.", 422, 3
     ),
     "config_value": Entry("{place}: {key}: {reason}", "Correct this setting.", 422, 3),
     "config_file": Entry("The settings file {path} cannot be read: {reason}.", "Correct or remove it.", 422, 3),

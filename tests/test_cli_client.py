@@ -280,3 +280,19 @@ def test_doctor_finds_everything_well(fabric: Server) -> None:
     assert {levels[name] for name in ("version", "broker", "controller", "clock", "icmp", "iperf3", "data")} == {"ok"}
     assert any(finding["text"] == "1 online, 0 offline" for finding in found)
     assert os.fspath(Path(fabric.env["NETLOOM_DATA"])) in json.dumps(found)
+
+
+def test_doctor_says_what_fails_and_how_to_mend_it(tmp_path: Path) -> None:
+    env = environment(tmp_path, broker__url=f"mqtt://127.0.0.1:{free_port()}") | {"PATH": os.environ["PATH"]}
+    done = call("doctor", env=env)
+    assert done.returncode in {4, 7}  # 7 where ICMP or iperf3 is missing, too
+    assert re.search(r"^FAIL  The broker at .* cannot be reached", done.stdout, re.MULTILINE)
+    assert "      Start it, or correct the address" in done.stdout
+    assert done.stdout.rstrip().endswith(f"Exit code {done.returncode}.")
+
+
+def test_doctor_without_a_controller(tmp_path: Path, mosquitto: BrokerProcess) -> None:
+    done = call("doctor", env=environment(tmp_path, broker__url=mosquitto.url))
+    assert done.returncode in {4, 7}
+    assert "FAIL  The controller is not there." in done.stdout
+    assert "Start it with `netloom serve`" in done.stdout

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.kit.cli import Terminal, call, documents, environment, gone, running
+from tests.kit.cli import NETLOOM, Terminal, call, documents, environment, gone, running
 from tests.kit.wait import until
 
 pytestmark = pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")
@@ -83,6 +83,30 @@ def test_without_iperf3_it_says_so_and_pings(tmp_path: Path) -> None:
         assert "  up " not in demo.text
         assert demo.stop() < 2
     assert (tmp_path / "kept" / "controller").is_dir()
+
+
+@pytest.mark.netns
+def test_without_permission_for_icmp_it_says_the_setting_and_measures_speed(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    # A new network namespace permits datagram ICMP to nobody; without capabilities there are no raw sockets.
+    words = (
+        "unshare",
+        "-n",
+        "sh",
+        "-c",
+        'ip link set lo up && exec setpriv --inh-caps=-all --bounding-set=-all "$@"',
+        "-",
+    )
+    with running(tmp_path, "demo", "--no-browser", env=_free(tmp_path), words=(*words, *NETLOOM)) as demo:
+        demo.wait_for("  up ")
+        assert "  No ping: This user may not send ICMP: " in demo.text
+        assert "sysctl -w net.ipv4.ping_group_range='0 2147483647'" in demo.text
+        assert "  down  127.0.0.1:" in demo.text
+        assert "error in" in demo.text
+        below = demo.family()
+        assert demo.stop() < 2
+        assert gone(below)
 
 
 def test_on_a_terminal_ctrl_c_ends_it_in_the_middle_of_the_test(tmp_path: Path) -> None:

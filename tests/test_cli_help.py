@@ -138,7 +138,7 @@ def test_settings_that_do_not_hold_are_exit_code_3(tmp_path: Path) -> None:
         assert done.returncode == 3
         assert done.stderr == (
             f"error: {tmp_path / 'bad.toml'}:1: unknown setting 'brokr'. Did you mean 'broker'?\n"
-            "  `netloom config` lists the settings.\n  Exit code 3.\n"
+            "  `netloom config show` lists the settings.\n  Exit code 3.\n"
         )
 
 

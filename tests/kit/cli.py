@@ -164,13 +164,15 @@ def gone(pids: set[int]) -> bool:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str, env: Mapping[str, str]) -> Iterator[Running]:
+def running(
+    folder: Path, *arguments: str, env: Mapping[str, str], words: tuple[str, ...] = NETLOOM
+) -> Iterator[Running]:
     """A command that goes on; killed at the end with everything below it, if it still runs."""
     name = f"{'-'.join(arguments[:1])}-{sum(1 for _ in folder.glob('*.out'))}"
     out, err = folder / f"{name}.out", folder / f"{name}.err"
     with out.open("w") as to_out, err.open("w") as to_err:
         process = subprocess.Popen(
-            [*NETLOOM, *arguments], env=dict(env), stdin=subprocess.DEVNULL, stdout=to_out, stderr=to_err, text=True
+            [*words, *arguments], env=dict(env), stdin=subprocess.DEVNULL, stdout=to_out, stderr=to_err, text=True
         )
     found = Running(process, out, err)
     try:
