@@ -31,7 +31,13 @@ class Problem:
     """Something a person should see to."""
 
     title: str
-    info: ErrorInfo
+    message: str
+    hint: str = ""
+
+    @classmethod
+    def of(cls, title: str, info: ErrorInfo) -> "Problem":
+        """Return an error of the catalogue under a title."""
+        return cls(title, info.message, info.hint)
 
 
 @dataclass(frozen=True)
@@ -136,23 +142,22 @@ def _problems(name: str, status: ProbeStatus | None, state: str) -> tuple[Proble
         return ()
     found = []
     if status.problem is not None:
-        found.append(Problem("Problem", status.problem))
+        found.append(Problem.of("Problem", status.problem))
     for kind, capability in sorted(status.capabilities.items()):
         if not capability.available:
             why = capability.error or error("unsupported", what=kind)
-            found.append(Problem(f"{_KINDS.get(kind, kind)} are not possible on {name}", why))
+            found.append(Problem.of(f"{_KINDS.get(kind, kind)} are not possible on {name}", why))
     if status.spool.degraded is not None:
-        found.append(Problem("Results are kept in memory only", status.spool.degraded))
+        found.append(Problem.of("Results are kept in memory only", status.spool.degraded))
     if status.spool.quarantined:
-        info = ErrorInfo(code="quarantined", message=f"The controller refused {status.spool.quarantined} results.")
-        found.append(Problem("Results were refused", info))
+        found.append(
+            Problem("Results were refused", f"The controller did not take {status.spool.quarantined} of them.")
+        )
     clock = status.clock
     if clock is not None and clock.agrees is False and clock.offset_s is not None:
         side = "ahead of" if clock.offset_s > 0 else "behind"
         text = f"It is {fmt.seconds(abs(clock.offset_s))} {side} the controller's."
-        found.append(
-            Problem("The clock is wrong", ErrorInfo(code="clock", message=text, hint="Enable NTP on the probe."))
-        )
+        found.append(Problem("The clock is wrong", text, "Enable NTP on the probe."))
     return tuple(found)
 
 

@@ -38,7 +38,7 @@ class Card:
     title: str
     value: str
     rows: tuple[tuple[str, str], ...] = ()
-    why: ErrorInfo | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True)
@@ -192,14 +192,13 @@ def cards(result: Result) -> tuple[Card, ...]:
         if direction is not None or part in result.errors:
             found.append(_direction_card(part, direction, result.errors.get(part)))
     if speed is None and "speedtest" in result.errors:
-        found.append(Card("speedtest", "Speedtest", fmt.DASH, why=result.errors["speedtest"]))
+        found.append(Card("speedtest", "Speedtest", fmt.DASH, why=result.errors["speedtest"].message))
     return tuple(found)
 
 
 def _ping_cards(result: Result) -> list[Card]:
-    errors = result.errors
     ping, loss = result.ping or PingFigures(), result.packet_loss
-    why = errors.get("ping")
+    why = {part: info.message for part, info in result.errors.items()}
     trips = (
         ("Minimum", fmt.ms(ping.min)),
         ("Median", fmt.ms(ping.p50)),
@@ -208,14 +207,14 @@ def _ping_cards(result: Result) -> list[Card]:
         ("Maximum", fmt.ms(ping.max)),
         ("Std deviation", fmt.ms(ping.stdev)),
     )
-    found = [Card("rtt", "Round trip, mean", fmt.ms(ping.avg), trips if ping.avg is not None else (), why)]
+    found = [Card("rtt", "Round trip, mean", fmt.ms(ping.avg), trips if ping.avg is not None else (), why.get("ping"))]
     detail = result.jitter_detail
     rows = (("Mean IPDV", fmt.ms(detail.ipdv_mean)), ("PDV, P95", fmt.ms(detail.pdv_p95))) if detail else ()
-    found.append(Card("jitter", "Jitter", fmt.ms(result.jitter), rows, errors.get("jitter")))
+    found.append(Card("jitter", "Jitter", fmt.ms(result.jitter), rows, why.get("jitter")))
     found.append(
         Card("loss", "Packet loss", fmt.percent(loss.packet_percent if loss else None), _loss_rows(loss, result))
     )
-    found.append(Card("mos", "MOS", fmt.mos(result.mos), _mos_rows(result), errors.get("mos")))
+    found.append(Card("mos", "MOS", fmt.mos(result.mos), _mos_rows(result), why.get("mos")))
     return found
 
 
@@ -246,11 +245,10 @@ def _mos_rows(result: Result) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
-def _direction_card(part: str, found: DirectionResult | None, why: ErrorInfo | None) -> Card:
+def _direction_card(part: str, found: DirectionResult | None, error: ErrorInfo | None) -> Card:
+    why = error.message if error else None
     if found is None or found.result is None:
-        if why is None and found is not None and found.message:
-            why = ErrorInfo(code="measurement_failed", message=found.message)
-        return Card(part, PARTS[part], fmt.DASH, (), why)
+        return Card(part, PARTS[part], fmt.DASH, (), why or (found.message if found else None))
     rows = [
         ("Minimum", fmt.rate(found.result.min)),
         ("Maximum", fmt.rate(found.result.max)),

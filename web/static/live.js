@@ -22,14 +22,19 @@ function show(text, live) {
 
 function close() {
   clearTimeout(retry);
-  clearInterval(polling);
-  polling = 0;
-  if (source) source.close();
+  source?.close();
   source = null;
+  poll(false);
+}
+
+function poll(wanted) {
+  if (wanted && !polling) polling = setInterval(() => tell("refresh"), POLL_MS);
+  if (!wanted) polling = clearInterval(polling) ?? 0;
 }
 
 function open() {
-  close();
+  clearTimeout(retry);
+  source?.close();
   if (document.hidden) return;
   const mine = new EventSource(`${events}?since=${encodeURIComponent(since)}`);
   source = mine;
@@ -37,8 +42,7 @@ function open() {
     // After a time of polling or of nothing at all the page may be behind.
     if (failures >= AWAY_AFTER) tell("refresh");
     failures = 0;
-    clearInterval(polling);
-    polling = 0;
+    poll(false);
     show("Live", true);
   };
   mine.onerror = () => {
@@ -48,7 +52,7 @@ function open() {
     failures += 1;
     if (failures >= AWAY_AFTER) {
       show("Reconnecting", false);
-      if (!polling) polling = setInterval(() => tell("refresh"), POLL_MS);
+      poll(true);
     }
     const wait = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** (failures - 1));
     retry = setTimeout(open, wait * (0.5 + Math.random() / 2));
