@@ -17,7 +17,7 @@ from probe.progress import PartPlan, Reporter
 from probe.resolve import literal, resolve
 from probe.results import Draft
 from schemas.command import RunCommand
-from schemas.errors import Failure, error
+from schemas.errors import Failure
 
 log = logging.getLogger(__name__)
 
@@ -133,14 +133,17 @@ class Execution:
         if entry.throughput:
             self._on_load(self._test, True)  # noqa: FBT003 - beginning, ending
         try:
-            outcome = entry.run(getattr(self._test.command, part), self._context)
+            return self._stopped(entry.run(getattr(self._test.command, part), self._context))
         except Failure as exc:
-            outcome = Outcome(errors={part: exc.info}, failed=frozenset((part,)))
+            return self._stopped(Outcome(errors={part: exc.info}, failed=frozenset((part,))))
         except Exception as exc:  # a kind's fault is that test's error and must not cost the probe a slot
             log.exception("the kind %s failed", part)
-            outcome = results.failed(part, "measurement_failed", reason=f"a fault of the probe ({type(exc).__name__})")
+            return results.failed(part, "measurement_failed", reason=f"a fault of the probe ({type(exc).__name__})")
         finally:
             if entry.throughput:
                 self._on_load(self._test, False)  # noqa: FBT003 - as above
-        stopped = self._test.cancel.is_set() and any(found == error("cancelled") for found in outcome.errors.values())
-        return replace(outcome, cancelled=True) if stopped else outcome
+
+    def _stopped(self, outcome: Outcome) -> Outcome:
+        """Return the outcome; one that was cut short by a cancel says so, even where the kind saw only an error."""
+        short = any(reason.code == "cancelled" for reason in outcome.errors.values())
+        return replace(outcome, cancelled=True) if short and self._test.cancel.is_set() else outcome

@@ -1,5 +1,6 @@
 """From what the kinds brought home to a `Result` that always holds and always fits."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -144,7 +145,18 @@ def make(draft: Draft, version: int) -> tuple[Result, bytes]:
             return result, codec.encode(result)
         except Failure as exc:
             log.warning("the result of test %s is too large: %s", result.id, exc.info.message)
-    outcomes = {part: failed(part, "measurement_failed", reason="its figures are too many") for part in outcomes}
-    draft = replace(draft, outcomes=outcomes)
+    return _make_bare(draft, version)
+
+
+def _make_bare(draft: Draft, version: int) -> tuple[Result, bytes]:
+    """Return a result without the figures of the largest part, or of more parts if that is not enough."""
+    outcomes = dict(draft.outcomes)
     result = _compose(draft, outcomes, version)
+    sizes = {part: len(_compose(draft, {part: one}, version).model_dump_json()) for part, one in outcomes.items()}
+    for part in sorted(outcomes, key=lambda part: sizes[part], reverse=True):
+        bare = failed(part, "measurement_failed", reason="its figures do not fit into a message")
+        outcomes[part] = replace(bare, cancelled=outcomes[part].cancelled)
+        result = _compose(replace(draft, outcomes=outcomes), outcomes, version)
+        with contextlib.suppress(Failure):
+            return result, codec.encode(result)
     return result, codec.encode(result)
