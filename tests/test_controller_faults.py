@@ -4,19 +4,24 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from broker.requests import Refusal
-from controller.archive import Archive, open_database
+from controller.archive import Archive, Stored, open_database
+from controller.service import Controller
 from controller.writer import Work, Writer
 from netloom.clock import SystemClock
 from netloom.ids import new_id
+from netloom.settings import Settings
 from schemas import request as ask
+from schemas.result import Result
 from tests.kit.brokers import BrokerProcess, start_broker
-from tests.kit.controllers import ControllerProcess, client, scripted_probe, start_controller
+from tests.kit.controllers import FAST, ControllerProcess, client, scripted_probe, start_controller
 from tests.kit.faults import fill, run_until_killed, small_disk
 from tests.kit.wait import until
 
@@ -282,3 +287,34 @@ def test_a_row_that_cannot_be_stored_holds_up_no_other(tmp_path: Path) -> None:
     assert failed == ["bad_message"]
     assert reloaded.is_set(), "memory was taken back to the archive"
     database.close()
+
+
+def test_a_result_that_cannot_be_stored_is_refused(
+    mosquitto: BrokerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.model_validate({"data": tmp_path, "broker": {"url": mosquitto.url}, "controller": FAST})
+    controller = Controller(settings, SystemClock())
+    store = controller.archive.store
+
+    def choosy(conn: Connection, probe: str, result: Result, now: datetime) -> tuple[Stored, int | None]:
+        if result.version == 13:
+            raise OverflowError("13 is too large")
+        return store(conn, probe, result, now)
+
+    monkeypatch.setattr(controller.archive, "store", choosy)
+    stop = threading.Event()
+    controller.start()
+    thread = threading.Thread(target=controller.serve, args=(stop,))
+    thread.start()
+    try:
+        with scripted_probe(mosquitto.url) as probe, client(mosquitto.url) as asker:
+            asker.wait_controller()
+            ids = [new_id() for _ in range(20)]
+            for version, test_id in enumerate(ids):
+                probe.result(test_id, version=version)
+            until(lambda: len(probe.stored) == 19)
+            until(lambda: probe.refused == [(ids[13], "bad_message")])
+    finally:
+        stop.set()
+        thread.join()
+        controller.stop()

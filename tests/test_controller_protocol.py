@@ -205,9 +205,15 @@ def test_the_retained_result_is_taken_at_a_start(stack: Stack, name: str) -> Non
         test_id = new_id()
         probe.result(test_id, retain=True)
         until(lambda: test_id in probe.stored)
-    stack.controller.stop()
-    stack.controller.start()
-    until(lambda: (stack.asker.status.state, stack.asker.status.counters.get("duplicates", 0) > 0) == ("online", True))
+        stack.controller.stop()
+        with scripted_probe(stack.url, f"{name}-bad", online=False) as bad:
+            bad.raw("result", GARBAGE["version"], retain=True)
+            stack.controller.start()
+            until(lambda: stack.asker.status.state == "online")
+            until(lambda: stack.count("duplicates") > 0 and stack.count("garbage") > 0)
+            assert probe.stored.count(test_id) == 2, "its probe may still wait for the ack"
+            assert bad.refused == [], "it may be an old one that the probe has put away long ago"
+            bad.raw("result", b"", retain=True)
     assert stack.asker.get(test=test_id).summary.probe == name
 
 

@@ -98,7 +98,7 @@ class Archive:
         return TestRecord(
             summary=rows.summary(row),
             parts=None if parts is None else TestParts.model_validate_json(parts),
-            result=None if result is None else rows.join(result, body, number=number, comment=row["comment"]),
+            result=None if result is None else rows.join(result, body, row["comment"]),
         )
 
     def page(self, conn: Connection, asked: ArchivePage) -> ArchiveRows:

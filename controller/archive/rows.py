@@ -137,9 +137,9 @@ def split(result: Result) -> Documents:
     return Documents(result.model_dump_json(), body)
 
 
-def join(result: str, raw: bytes | None, *, number: int, comment: str) -> Result:
-    """Return a stored result with its raw documents, its number and its present comment."""
-    found = Result.model_validate_json(result).model_copy(update={"number": number, "comment": comment})
+def join(result: str, raw: bytes | None, comment: str) -> Result:
+    """Return a stored result with its raw documents and its present comment."""
+    found = Result.model_validate_json(result).model_copy(update={"comment": comment})
     if raw is None or found.speedtest is None:
         return found
     documents: dict[str, Any] = json.loads(zlib.decompress(raw))
