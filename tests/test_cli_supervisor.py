@@ -177,13 +177,15 @@ def test_what_a_child_leaves_behind_in_its_group_goes_too() -> None:
 
 
 def test_the_last_is_asked_when_the_others_are_gone(tmp_path: Path) -> None:
-    note = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (open({0!r}, 'a').write({1!r}), sys.exit(0))); "
-    log = str(tmp_path / "order")
+    handler = "time.sleep({wait}), open({log!r}, 'a').write({name!r}), sys.exit(0)"
+    code = f"import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: ({handler})); {READY}time.sleep(60)"
+    log = tmp_path / "order"
     with Supervisor(threading.Event()) as supervisor:
-        for name in ("z", "a"):
-            supervisor.start(_spec(note.format(log, name) + READY + "time.sleep(60)", name=name, last=name == "z"))
+        for name, wait_s in (("z", 0.0), ("a", 0.3)):  # asked together, the last would be first
+            told = code.format(wait=wait_s, log=str(log), name=name)
+            supervisor.start(_spec(told, name=name, last=name == "z"))
         assert supervisor.wait_ready(("a", "z"))
-    assert (tmp_path / "order").read_text() == "az"
+    assert log.read_text() == "az"
 
 
 def test_a_foreign_program_runs_tied_to_us() -> None:
