@@ -62,7 +62,11 @@ def test_children_go_with_a_parent_that_was_killed(tmp_path: Path) -> None:
         assert len(below) >= len(ROLES)
         serve.process.kill()
         serve.process.wait()
-        until(lambda: gone(below), 4, "the children go")
+        try:
+            until(lambda: gone(below), 4, "the children go")
+        finally:
+            for pid in filter(alive, below):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_a_role_that_cannot_start_ends_everything_with_its_message(tmp_path: Path) -> None:
