@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from broker.requests import Refusal
 from tests.kit import iperf
 from tests.kit.brokers import BrokerProcess, start_mosquitto
 from tests.kit.controllers import Asker, client, scripted_probe, start_controller
@@ -47,6 +48,13 @@ class House:
     def url(self) -> str:
         return self.page.url.rstrip("/")
 
+    def knows_paris(self) -> bool:
+        try:
+            self.done()
+        except Refusal:
+            return False
+        return True
+
     def done(self, **fields: object) -> int:
         """Run a short ping and return its number."""
         ticket = self.asker.start("paris", ping={"target": "127.0.0.1", "count": 12, "timeout_s": 1.0}, **fields)
@@ -66,7 +74,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         serve(broker.url, folder / "web") as page,
     ):
         asker.wait_controller()
-        yield House(page, broker, asker, server.port)
+        house = House(page, broker, asker, server.port)
+        until(house.knows_paris, what="the controller knows the probe")
+        yield house
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +332,9 @@ def test_without_a_stream_the_page_looks_by_itself(house: House, watched: Watche
     with scripted_probe(house.broker.url, "lagos"):
         expect(page.locator("#probe-lagos")).to_be_visible(timeout=9_000)
     watched.context.unroute("**/events*")
+    page.evaluate(
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )  # looking at it again is a reason to try at once
     live(page)
     assert watched.foreign == []
 

@@ -63,7 +63,7 @@ def test_the_newest_result_stays_and_every_result_ends_its_test() -> None:
     assert cache.take_result("paris", make_result(version=7))
     cache.take_progress("paris", progress(1))
     assert not cache.take_result("paris", make_result(version=6, id="test-0001"))
-    assert cache.live("test-0001") is None
+    assert cache.live("paris", "test-0001") is None
     assert not cache.take_progress("paris", progress(2)), "progress after the result is late"
     assert cache.result("paris", make_result().id) == make_result(version=7)
     assert cache.result("paris", "test-0001") is None
@@ -82,7 +82,7 @@ def test_progress_only_goes_forward() -> None:
     assert cache.take_progress("paris", progress(5, percent=50))
     assert not cache.take_progress("paris", progress(5))
     assert not cache.take_progress("paris", progress(4))
-    found = cache.live("test-0001")
+    found = cache.live("paris", "test-0001")
     assert found is not None
     assert found.progress.percent == 50
 
@@ -92,11 +92,11 @@ def test_the_cache_is_bounded() -> None:
     cache = Cache(clock)
     for i in range(LIVE_MAX + 10):
         cache.take_progress("paris", progress(1, f"test-{i:04}"))
-    assert cache.live("test-0009") is None
-    assert cache.live("test-0010") is not None
+    assert cache.live("paris", "test-0009") is None
+    assert cache.live("paris", "test-0010") is not None
     clock.seconds += LIVE_KEPT_S + 1
     cache.purge()
-    assert cache.live("test-0010") is None
+    assert cache.live("paris", "test-0010") is None
 
 
 def test_a_missed_heartbeat_is_silence_not_online() -> None:

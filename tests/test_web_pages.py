@@ -71,7 +71,7 @@ def test_a_running_test_shows_its_steps_and_latest_figures(ground: Ground) -> No
     ground.probe.progress(
         test_id, "running", number=number, part="ping", done=43, total=100, percent=9, eta_s=23.2, figures=figures
     )
-    until(lambda: ground.page.fabric.cache.live(test_id), what="the page heard the progress")
+    until(lambda: ground.page.fabric.cache.live("paris", test_id), what="the page heard the progress")
     until(lambda: "Ping 43 of 100" in text_of(ground.page.get(f"/t/{number}")))
     page = ground.page.get(f"/t/{number}")
     assert steps(page) == [

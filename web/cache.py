@@ -55,8 +55,8 @@ class Cache:
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or SystemClock()
         self._probes: dict[str, ProbeEntry] = {}
-        self._live: OrderedDict[str, LiveTest] = OrderedDict()
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._live: OrderedDict[tuple[str, str], LiveTest] = OrderedDict()
+        self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._lock = threading.Lock()
 
     # --- written by the bus -------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class Cache:
     def take_result(self, name: str, result: Result) -> bool:
         """Take a result; it is kept if it is the probe's newest, and in any case its test is over."""
         with self._lock:
-            self._end(result.id)
+            self._end(name, result.id)
             entry = self._entry(name)
             if entry is None or result.version < entry.floor:
                 return False
@@ -92,11 +92,12 @@ class Cache:
     def take_progress(self, name: str, progress: Progress) -> bool:
         """Take a step of a test, unless a later one or the result was there before."""
         with self._lock:
-            known = self._live.get(progress.id)
-            if progress.id in self._ended or (known is not None and known.progress.seq >= progress.seq):
+            key = name, progress.id
+            known = self._live.get(key)
+            if key in self._ended or (known is not None and known.progress.seq >= progress.seq):
                 return False
-            self._live[progress.id] = LiveTest(name, progress, self.clock.monotonic())
-            self._live.move_to_end(progress.id)
+            self._live[key] = LiveTest(name, progress, self.clock.monotonic())
+            self._live.move_to_end(key)
             while len(self._live) > LIVE_MAX:
                 self._live.popitem(last=False)
             return True
@@ -133,10 +134,10 @@ class Cache:
         with self._lock:
             return self._probes.get(name)
 
-    def live(self, test: str) -> LiveTest | None:
-        """Return a running test by its id."""
+    def live(self, probe: str, test: str) -> LiveTest | None:
+        """Return a running test of a probe."""
         with self._lock:
-            return self._live.get(test)
+            return self._live.get((probe, test))
 
     def result(self, probe: str, test: str) -> Result | None:
         """Return the result of a test if it is its probe's newest."""
@@ -150,8 +151,8 @@ class Cache:
             found = ProbeEntry(name)
         return found
 
-    def _end(self, test: str) -> None:
-        self._live.pop(test, None)
-        self._ended[test] = None
+    def _end(self, probe: str, test: str) -> None:
+        self._live.pop((probe, test), None)
+        self._ended[probe, test] = None
         while len(self._ended) > LIVE_MAX:
             self._ended.popitem(last=False)

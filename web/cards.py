@@ -64,7 +64,7 @@ def probe_card(entry: ProbeEntry, cache: Cache, now: datetime) -> ProbeCard:
     """Return what is shown of a probe."""
     status = entry.status
     state, word, why = _state(entry, cache)
-    jobs = tuple(_job(running, cache) for running in status.running) if status and state == "busy" else ()
+    jobs = tuple(_job(entry.name, running, cache) for running in status.running) if status and state == "busy" else ()
     return ProbeCard(
         name=entry.name,
         state=state,
@@ -97,8 +97,8 @@ def _state(entry: ProbeEntry, cache: Cache) -> tuple[str, str, str]:
     return "free", "Free", ""
 
 
-def _job(running: Running, cache: Cache) -> Job:
-    live = cache.live(running.id)
+def _job(probe: str, running: Running, cache: Cache) -> Job:
+    live = cache.live(probe, running.id)
     percent = running.percent or 0.0
     part = running.part
     if live is not None and live.progress.state == "running":

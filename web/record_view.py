@@ -101,7 +101,7 @@ def view_record(record: TestRecord, cache: Cache) -> RecordView:
     result = record.result or cache.result(summary.probe, summary.id)
     state: str = result.status if result is not None else summary.state
     final = state in FINAL_STATES
-    live = None if final else cache.live(summary.id)
+    live = None if final else cache.live(summary.probe, summary.id)
     if live is not None:
         state = _live_state(live, state)
     parts = parts_of(record)
