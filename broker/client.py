@@ -6,7 +6,6 @@ ever, with jittered back-off. Handlers run one after the other in one thread of 
 with `on_up` for each connection; one that raises is logged and does not stop the others.
 """
 
-import contextlib
 import logging
 import queue
 import random
@@ -72,7 +71,8 @@ class BusClient:
         """garbage, refused_subscriptions, inbox_dropped, connections, handler_errors."""
         self._will, self._on_up, self._on_down, self._keepalive_s = will, on_up, on_down, keepalive_s
         self._subscriptions: list[_Subscription] = []
-        self._inbox: queue.Queue[_Item] = queue.Queue(INBOX_MAX)
+        # Bounded by `call`: messages may be dropped, the news of a connection's begin and end may not.
+        self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._link: Link | None = None
         self._up = threading.Event()
@@ -97,8 +97,7 @@ class BusClient:
             link = self._link
         if link is not None:
             link.say_goodbye()
-        with contextlib.suppress(queue.Full):
-            self._inbox.put_nowait(None)
+        self._inbox.put(None)
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             if thread is not threading.current_thread():
@@ -185,11 +184,10 @@ class BusClient:
     # --- the dispatcher -------------------------------------------------------------------------------------------------
     def call(self, work: Callable[[], None]) -> bool:
         """Run `work` in the dispatcher's thread, after what is already waiting. False: the inbox is full, it was dropped."""
-        try:
-            self._inbox.put_nowait(work)
-        except queue.Full:
+        if self._inbox.qsize() >= INBOX_MAX:
             self.counters["inbox_dropped"] += 1
             return False
+        self._inbox.put(work)
         return True
 
     def _dispatch(self) -> None:
@@ -246,6 +244,7 @@ class BusClient:
         finally:
             with self._lock:
                 self._link = None
+                self._up.clear()
             link.close()
         if stood:
             self._lost(link)
@@ -258,7 +257,8 @@ class BusClient:
             self._down(error("broker_unreachable", url=self.url, reason="it does not answer as an MQTT broker"))
             return False
         if link.refused or link.ended.is_set():
-            self._down(error("broker_refused", url=self.url, reason=link.reason))
+            code = "broker_refused" if link.said_no else "broker_unreachable"
+            self._down(error(code, url=self.url, reason=link.reason))
             return False
         if not link.subscribed.wait(max(0.0, deadline - time.monotonic())):
             self._down(error("broker_unreachable", url=self.url, reason="it does not answer subscriptions"))
@@ -267,12 +267,12 @@ class BusClient:
             if self._stop.is_set() or link.ended.is_set():
                 return False
             self._link = link
+            self._problem = None
+            self._up.set()
         self.counters["connections"] += 1
-        self._problem = None
         if link.refused_filters:
             self.counters["refused_subscriptions"] += link.refused_filters
             log.warning("the broker refused %d subscriptions of %s", link.refused_filters, self.client_id)
-        self._up.set()
         log.info("connected to %s as %s", self.url, self.client_id)
         return True
 
@@ -280,7 +280,7 @@ class BusClient:
         reason = "said goodbye" if self._stop.is_set() else f"the connection was lost ({link.reason})"
         self._down(error("broker_unreachable", url=self.url, reason=reason))
         if self._on_down is not None:
-            self.call(self._on_down)
+            self._inbox.put(self._on_down)
 
     def _down(self, problem: ErrorInfo) -> None:
         if self._problem is None:
@@ -291,7 +291,7 @@ class BusClient:
 
     def _accepted(self, link: Link) -> None:
         if self._on_up is not None:
-            self.call(lambda: self._announce(link))
+            self._inbox.put(lambda: self._announce(link))
 
     def _announce(self, link: Link) -> None:
         """Call `on_up` once the connection stands; it comes before the messages that arrived meanwhile."""

@@ -70,7 +70,9 @@ class Link:
         self.answered, self.subscribed, self.ended = threading.Event(), threading.Event(), threading.Event()
         self.refused = True
         """Until the broker accepts."""
-        self.reason = "no answer"
+        self.said_no = False
+        """The broker answered, and refused."""
+        self.reason = "it does not answer as an MQTT broker"
         self.refused_filters = 0
         self._url, self._filters = url, dict(filters)
         self._tell_accepted, self._tell_message, self._tell_ended = on_accepted, on_message, on_ended
@@ -127,7 +129,7 @@ class Link:
     def _on_connect(
         self, client: Client, _: object, __: ConnectFlags, code: ReasonCode, ___: Properties | None
     ) -> None:
-        self.refused, self.reason = code.is_failure, str(code)
+        self.refused, self.said_no, self.reason = code.is_failure, code.is_failure, str(code)
         if not self.refused:
             self._tell_accepted(self)
             if self._filters:  # all in one packet: one answer settles it
@@ -155,7 +157,7 @@ class Link:
     def _end(self, reason: str) -> None:
         if self.ended.is_set():
             return
-        if not self.refused:
+        if not self.said_no:
             self.reason = reason
         self.ended.set()
         self._tell_ended()

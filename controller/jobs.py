@@ -208,9 +208,9 @@ class Jobs:
             self._archive.change(conn, job.number, silent=False)
         if heard.state == "rejected":
             if job.state != "running":
-                self._finish(
-                    conn, job, "rejected", heard.error or error("bad_message", reason="the probe gave no reason")
-                )
+                why = heard.error or error("bad_message", reason="the probe gave no reason")
+                # A test that was cancelled while it waited has no result, and was not refused either.
+                self._finish(conn, job, "cancelled" if why.code == "cancelled" else "rejected", why)
         elif heard.state == "finished":
             self._has_ended(conn, job)
         else:

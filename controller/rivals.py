@@ -14,7 +14,7 @@ from broker.client import BusClient, Message
 from controller.heartbeat import Identity
 from netloom.clock import Clock
 from netloom.ids import new_id
-from schemas import topics
+from schemas import codec, topics
 from schemas.errors import Failure
 from schemas.request import Reply, TargetList
 from schemas.status import ControllerStatus
@@ -44,6 +44,7 @@ class Rivals:
         self._sign: ControllerStatus | None = None
         self._wait_until = 0.0
         bus.subscribe_to(topics.CONTROLLER_STATUS, ControllerStatus, self._on_status)
+        bus.subscribe(topics.CONTROLLER_STATUS, self._on_anything)
         bus.subscribe_to(topics.reply(bus.client_id), Reply, self._on_reply)
 
     def ask(self) -> None:
@@ -71,6 +72,13 @@ class Rivals:
         if self._sign is not None:
             log.warning("another controller (%s) has left its status behind; taking over", self._sign.controller_id)
         self.cleared.set()
+
+    def _on_anything(self, message: Message) -> None:
+        """Garbage, or an empty message that clears: what readers find there is no status any more."""
+        try:
+            codec.parse(ControllerStatus, message.payload)
+        except Failure:
+            self.overwritten.set()
 
     def _on_status(self, _: topics.Topic, status: ControllerStatus, message: Message) -> None:
         if status.controller_id == self._identity.controller_id and (

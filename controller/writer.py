@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from controller.archive import Archive
 from netloom.clock import Clock
@@ -147,7 +146,7 @@ class Writer:
                 with contextlib.suppress(Failure):
                     work.failed(why)
             return
-        except (SQLAlchemyError, ArithmeticError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever one of them raised, each of the others gets its answer
             self.astray = True
             self._apart(batch, exc)
             return

@@ -34,7 +34,7 @@ from probe.worker import Worker
 from schemas import codec, topics
 from schemas.ack import Ack
 from schemas.autotest import AutotestSet
-from schemas.errors import error
+from schemas.errors import Failure, error
 from schemas.result import Result
 from schemas.status import Announced, ControllerStatus, ProbeStatus
 
@@ -146,7 +146,15 @@ class Agent:
             Result,
             lambda _, found, message: self._delivery.on_own_result(found, retained=message.retain),
         )
+        bus.subscribe(topics.probe(name, "result"), self._on_any_result)
         bus.subscribe_to(topics.CONTROLLER_STATUS, ControllerStatus, self._on_controller)
+
+    def _on_any_result(self, message: Message) -> None:
+        """Garbage, or an empty message that clears: the newest result of this probe goes there again."""
+        try:
+            codec.parse(Result, message.payload)
+        except Failure:
+            self._delivery.on_overwritten()
 
     def _will(self, connection: str) -> Will:
         payload = codec.encode(self._offline("will", connection))

@@ -94,6 +94,14 @@ class Delivery:
                 self._retained = result.version
             self._worker.wake()
 
+    def on_overwritten(self) -> None:
+        """Somebody wrote over what was retained; it is restored as if it had never been there."""
+        with self._lock:
+            self._retained = None
+            if self._settled_at is not None:
+                self._settled_at = min(self._settled_at, self._clock.monotonic())
+        self._worker.wake()
+
     def on_ack(self, ack: Ack) -> None:
         """Forget what is stored, and put away what is refused."""
         for test_id in ack.stored:

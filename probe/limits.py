@@ -1,6 +1,8 @@
 """A probe's own limits: local, never widened from outside, shown in its status and in every result."""
 
+import contextlib
 import ipaddress
+import socket
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -61,6 +63,21 @@ def check_command(command: RunCommand, limits: ProbeLimits) -> None:
         _check_speedtest(command.speedtest, limits)
 
 
+def _is_broadcast(address: str) -> bool:
+    """Ask the kernel whether `address` is the broadcast address of one of its networks; nothing is sent to find out."""
+    with contextlib.suppress(ValueError, OSError):
+        ipaddress.IPv4Address(address)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
+            try:
+                trial.connect((address, 9))
+            except PermissionError:
+                # A rule against the address stands with the option, too; a broadcast address is permitted by it.
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                trial.connect((address, 9))
+                return True
+    return False
+
+
 def check_address(host: str, address: str, limits: ProbeLimits) -> None:
     """Raise Failure (target_denied, naming the rule) if packets may not go to `address`, which `host` resolved to."""
     parsed = ipaddress.ip_address(address)
@@ -70,6 +87,8 @@ def check_address(host: str, address: str, limits: ProbeLimits) -> None:
             continue
         if holds(mapped or parsed):
             raise Failure("target_denied", host=host, address=address, rule=rule)
+    if _is_broadcast(str(mapped or parsed)):
+        raise Failure("target_denied", host=host, address=address, rule="broadcast")
 
 
 def granted(limits: ProbeLimits) -> dict[str, Any]:

@@ -37,7 +37,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     ),
     "unknown_verb": Entry("There is no request '{verb}'.", "The requests are listed in docs/reference.md.", 404),
     "request_timeout": Entry(
-        "The controller did not answer within {seconds} s.",
+        "The controller did not answer within {seconds:.0f} s.",
         "Is it running? `netloom doctor` tells; whether the request was carried out is shown in the archive.",
         503,
         4,
@@ -118,7 +118,10 @@ CATALOGUE: Final[dict[str, Entry]] = {
         "The probe could not resolve '{host}': {reason}.", "Check the spelling, or use an address.", 422, 6
     ),
     "dns_timeout": Entry(
-        "Resolving '{host}' took more than {seconds} s.", "Check the probe's name server, or use an address.", 422, 6
+        "Resolving '{host}' took more than {seconds:.0f} s.",
+        "Check the probe's name server, or use an address.",
+        422,
+        6,
     ),
     "target_silent": Entry(
         "None of {sent} packets was answered: the round-trip time is unknown, the loss is 100 %.",

@@ -1,5 +1,7 @@
 """The bus client over real brokers: it comes back, it queues nothing, and no handler's fault spreads."""
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +166,23 @@ def test_it_stops_at_once_connected_or_not(broker: BrokerProcess) -> None:
         bus.stop()
         assert time.monotonic() - start < 2
         until(lambda: not [t for t in threading.enumerate() if t.name.startswith("bus-")])
+
+
+def test_a_port_that_accepts_and_closes_is_no_refusal() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def close_each() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        threading.Thread(target=close_each, daemon=True).start()
+        with client(f"mqtt://127.0.0.1:{listener.getsockname()[1]}") as bus:
+            until(lambda: bus.problem and "not connected yet" not in bus.problem.message)
+            assert bus.problem is not None
+            assert bus.problem.code == "broker_unreachable", "a proxy whose broker is away is worth trying again soon"
+            assert not bus.up
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,26 @@ def test_a_cancel_reaches_the_probe_within_two_seconds(whole: Fabric) -> None:
     assert record.result.packet_number < 300
 
 
+def test_a_cancelled_test_that_only_waited_ends_as_cancelled(on_mosquitto: Fabric) -> None:
+    with server() as iperf:
+        spec = {"target": "127.0.0.1", "port": iperf.port, "duration_s": 20, "direction": "download"}
+        first = on_mosquitto.ask.start("paris", speedtest=spec)
+        second = on_mosquitto.ask.start("paris", speedtest=spec)
+        until(lambda: on_mosquitto.ask.state(second.id) == "queued")
+        on_mosquitto.ask.call("test.cancel", TestTicket, test=second.id)
+        record = on_mosquitto.ask.wait_state(second.id, "cancelled")
+        assert record.result is None
+        on_mosquitto.ask.call("test.cancel", TestTicket, test=first.id)
+        on_mosquitto.ask.wait_state(first.id, "cancelled")
+
+
+def test_garbage_on_the_controllers_topic_is_written_over(on_mosquitto: Fabric) -> None:
+    on_mosquitto.seen.raw("controller/status", b"garbage", retain=True)
+    until(lambda: on_mosquitto.ask.status.state == "online")
+    with client(on_mosquitto.broker.url) as newcomer:
+        newcomer.wait_controller(3)
+
+
 def test_a_double_request_is_one_test(whole: Fabric) -> None:
     fields: dict[str, Any] = {"id": "request-0001", "probe": "paris", "ping": PING}
     first = whole.ask.call("test.start", TestTicket, **fields)

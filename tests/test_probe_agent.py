@@ -255,6 +255,22 @@ def test_an_acknowledged_newest_result_is_restored_where_it_is_missing(seen: Wat
         assert newcomer.results[0].id == test_id
 
 
+@pytest.mark.parametrize("payload", [b"", b"garbage"])
+def test_a_retained_result_that_was_written_over_is_restored(
+    seen: Watcher, mosquitto: BrokerProcess, payload: bytes
+) -> None:
+    test_id = seen.command(ping=QUICK)
+    _ended(seen, test_id)
+    seen.ack("paris", test_id)
+    until(lambda: (found := seen.status()) and found.spool.waiting == 0)
+    before = len([m for m in seen.messages if m.topic == "probe/paris/result"])
+    seen.raw("probe/paris/result", payload, retain=True)
+    until(lambda: len([m for m in seen.messages if m.topic == "probe/paris/result"]) == before + 2)
+    with watch(mosquitto.url) as newcomer:
+        until(lambda: newcomer.results)
+        assert newcomer.results[0].id == test_id
+
+
 def test_a_probe_that_lost_its_disk_goes_on_from_the_retained_version(mosquitto: BrokerProcess, tmp_path: Path) -> None:
     with watch(mosquitto.url, acks=True) as seen:
         with start_probe(mosquitto.url, tmp_path, data=tmp_path / "one") as probe:
