@@ -1,6 +1,6 @@
 """`probe/<name>/cmd`: run a test, or cancel one."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -56,6 +56,15 @@ class SpeedtestSpec(Closed):
     family: Literal[4, 6] | None = None
     busy_retries: int = Field(lim.SPEEDTEST_BUSY_RETRIES_DEFAULT, ge=0, le=lim.SPEEDTEST_BUSY_RETRIES_MAX)
     """How often to try again when the server is serving somebody else."""
+
+    @model_validator(mode="before")
+    @classmethod
+    # Any: whatever was sent; what is no object is refused after this.
+    def _udp_rate(cls, value: Any) -> Any:
+        """Say the rate that UDP is measured with: iperf3 has a default of its own, which nobody would see."""
+        if isinstance(value, dict) and value.get("protocol") == "udp" and value.get("bitrate") is None:
+            return {**value, "bitrate": lim.SPEEDTEST_UDP_BITRATE_DEFAULT_BPS}
+        return value
 
     @property
     def directions(self) -> tuple[Direction, ...]:

@@ -36,6 +36,7 @@ _SENTENCES: Final[dict[str, str]] = {
     "busy_retries": f"a whole number {_between(0, lim.SPEEDTEST_BUSY_RETRIES_MAX)}",
     "ttl_s": f"a whole number {_between(lim.TTL_MIN_S, lim.TTL_MAX_S, 's')}",
     "period_s": f"a whole number {_between(lim.AUTOTEST_PERIOD_MIN_S, lim.AUTOTEST_PERIOD_MAX_S, 's')}",
+    "state": "one of waiting, queued, accepted, running, done, error, cancelled, rejected, expired and lost",
     "rows": f"a whole number {_between(1, lim.PAGE_ROWS_MAX)}",
     "id": "8 to 64 letters, digits, - and _",
     "test": "8 to 64 letters, digits, - and _",

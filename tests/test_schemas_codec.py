@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas import codec, limits
 from schemas.command import CancelCommand, RunCommand
 from schemas.errors import Failure
+from schemas.request import ArchivePage
 from schemas.result import Result
 from tests.kit.results import make_result, result_fields
 
@@ -196,3 +197,19 @@ def test_a_message_too_large_does_not_leave() -> None:
     with pytest.raises(Failure) as caught:
         codec.encode(result)
     assert caught.value.code == "too_large"
+
+
+def test_udp_is_measured_with_a_rate_that_is_said() -> None:
+    udp = codec.command({"speedtest": {"target": "a.example", "protocol": "udp"}})
+    tcp = codec.command({"speedtest": {"target": "a.example"}})
+    assert isinstance(udp, RunCommand)
+    assert isinstance(tcp, RunCommand)
+    assert udp.speedtest is not None
+    assert tcp.speedtest is not None
+    assert (udp.speedtest.bitrate, tcp.speedtest.bitrate) == (limits.SPEEDTEST_UDP_BITRATE_DEFAULT_BPS, None)
+
+
+def test_a_state_that_is_none_has_its_sentence() -> None:
+    with pytest.raises(codec.Invalid) as caught:
+        codec.validate(ArchivePage, {"id": "request-1", "state": "bogus"})
+    assert caught.value.fields["state"].startswith("one of waiting, queued")

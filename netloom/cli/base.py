@@ -99,6 +99,7 @@ def told(exc: Any, ctx: click.Context | None = None) -> Told:
         return Told((exc.info.message,), exc.info.hint, code)
     names = _option_names(ctx) if ctx else {}
     lines = [f"{names.get(field, field)}: {reason}" if field else reason for field, reason in fields.items()]
+    lines = list(dict.fromkeys(lines))  # two parts of a test may stand for one argument
     return Told(lines, f"See `{ctx.command_path} -h`." if ctx else exc.info.hint, code)
 
 

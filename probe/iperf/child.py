@@ -204,18 +204,18 @@ def _client(names: list[str]) -> Any:
     """Return the wrapper's client over the first library that loads. Raise OSError or ImportError with the reason."""
     import iperf3  # noqa: PLC0415 - its absence is to be reported, not to be a traceback
 
-    reason = "no name to look for"
+    reason = ""
     for name in names:
         try:
             # Looked at first, because a client that fails to load leaves an exception behind in its finaliser.
             ctypes.CDLL(name)
         except OSError as exc:
-            reason = str(exc)
+            reason = reason or str(exc)  # the first name is the one this system would have
             continue
         client = iperf3.Client(lib_name=name)
         _declare(client.lib)
         return client
-    raise OSError(reason)
+    raise OSError(reason or "no name to look for")
 
 
 def _declare(library: Any) -> None:

@@ -83,7 +83,7 @@ def _read() -> tuple[dict[str, str], dict[str, Any]]:
     }
     if fields["speedtest"]:
         fields["port"] = reader.whole("port", 1, 65_535)
-    if not fields["name"]:
+    if not 1 <= len(str(fields["name"])) <= lim.TARGET_NAME_MAX_CHARS:
         reader.fault("name", f"a name of 1 to {lim.TARGET_NAME_MAX_CHARS} characters")
     if not fields["standard_test"] and not fields["speedtest"]:
         reader.fault("standard_test", "choose what the target is for: standard tests, speedtests or both")

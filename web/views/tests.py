@@ -66,6 +66,8 @@ def comment(number: int) -> Response:
     try:
         reader = Reader(form_lists(), ("comment",))
         typed = reader.prose("comment")
+        if "comment" not in request.form:  # nothing was typed, not even nothing
+            reader.fault("comment", "this field is needed")
         reader.finish()
         ask("archive.comment", Done, test=record.summary.id, comment=typed)
     except Fault as exc:
