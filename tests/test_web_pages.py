@@ -110,7 +110,7 @@ def test_a_result_shows_every_figure_with_its_unit(ground: Ground) -> None:
     text = text_of(page)
     for figure in (
         "23.7 ms", "20.9 ms", "31.2 ms", "1.79 ms", "2.02 ms", "25.0 %", "1 of 4 packets",
-        "4.6 to 69.9 %", "4.30", "88.5", "40.0 Mbit/s", "30.0 Mbit/s", "50.0 Mbit/s",
+        "4.6\N{EN DASH}69.9 %", "4.30", "88.5", "40.0 Mbit/s", "30.0 Mbit/s", "50.0 Mbit/s",
         "The iperf3 server was busy.", "lab.example", "192.0.2.7",
     ):  # fmt: skip
         assert figure in text, figure

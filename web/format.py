@@ -63,7 +63,7 @@ def seconds(value: float | None) -> str:
     if value is None:
         return DASH
     if value < _MINUTE:
-        return f"{number(value)}{_NB}s"
+        return f"{value:.0f}{_NB}s" if value == int(value) else f"{number(value)}{_NB}s"
     whole = round(value)
     if whole < _HOUR:
         return f"{whole // _MINUTE}{_NB}min {whole % _MINUTE}{_NB}s"

@@ -223,7 +223,7 @@ def _loss_rows(loss: PacketLoss | None, result: Result) -> tuple[tuple[str, str]
         return ()
     rows = [("Lost", f"{loss.packet_number} of {result.packet_number or 0} packets")]
     if loss.low is not None and loss.high is not None:
-        rows.append(("95 % interval", f"{loss.low:.2g} to {fmt.percent(loss.high)}"))
+        rows.append(("95 % interval", f"{loss.low:.2g}{fmt.DASH}{fmt.percent(loss.high)}"))
     if loss.longest_run:
         rows.append(("Longest run", f"{loss.longest_run} in a row"))
     if loss.duplicates:
