@@ -188,10 +188,14 @@ def test_an_ordinary_start_is_not_delayed(broker: BrokerProcess, tmp_path: Path)
 
 
 def test_of_two_that_are_at_work_the_later_stops(mosquitto: BrokerProcess, tmp_path: Path) -> None:
-    with client(mosquitto.url) as asker, start_controller(mosquitto.url, tmp_path / "data") as controller:
+    with (
+        client(mosquitto.url) as asker,
+        start_controller(mosquitto.url, tmp_path / "data", status_period_s=60, offline_after_s=90) as controller,
+    ):
         asker.wait_controller()
         _say(asker.bus, _foreign())
-        until(lambda: asker.statuses[-1].controller_id != "another-one", what="it stays and says so")
+        until(lambda: any(status.controller_id == "another-one" for status in asker.statuses))
+        until(lambda: asker.status.controller_id != "another-one", what="it stays and says so")
         assert controller.running
         _say(asker.bus, _foreign(started_at=_ago(3600)))
         assert controller.failure() == "controller_exists"
