@@ -111,6 +111,8 @@ class BusClient:
     @property
     def problem(self) -> ErrorInfo | None:
         """Why it is not up; None while it is."""
+        if self._problem is None and not self.up:  # it fell this moment, and the reason is not known yet
+            return error("broker_unreachable", url=self.url, reason="the connection was just lost")
         return self._problem
 
     @property
@@ -139,8 +141,7 @@ class BusClient:
         with self._lock:
             link = self._link
         if link is None or not self.up:
-            problem = self._problem
-            raise Failure.of(problem) if problem else Failure("broker_unreachable", url=self.url, reason="just lost")
+            raise Failure.of(self.problem or error("broker_unreachable", url=self.url, reason="just connecting"))
         return link.publish(topic, payload, qos, retain=retain)
 
     def subscribe(self, topic_filter: str, handler: Handler, *, qos: int = 1) -> None:

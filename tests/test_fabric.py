@@ -189,6 +189,7 @@ def test_garbage_on_the_controllers_topic_is_written_over(on_mosquitto: Fabric) 
     until(lambda: on_mosquitto.ask.status.state == "online")
     with client(on_mosquitto.broker.url) as newcomer:
         newcomer.wait_controller(3)
+        assert newcomer.status.state == "online", "long before the next heartbeat, and retained"
 
 
 def test_a_double_request_is_one_test(whole: Fabric) -> None:

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.processes import end
+
 BROKERS = ("embedded", "mosquitto")
 LOOPBACK = "127.0.0.1"
 START_S = 15.0
-STOP_S = 5.0
 ROOT = Path(__file__).resolve().parents[2]
 
 # The child ends when its stdin does, so an aborted test run leaves no broker behind.
@@ -101,17 +102,7 @@ class BrokerProcess:
         if self._process is None:
             return
         process, self._process = self._process, None
-        process.send_signal(number)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+        end(process, number)
 
 
 @contextlib.contextmanager

@@ -26,12 +26,12 @@ from schemas.progress import Progress
 from schemas.request import ArchiveRows, TestRecord, TestTicket
 from schemas.result import Result
 from schemas.status import ControllerStatus, ProbeStatus
+from tests.kit.processes import end
 from tests.kit.results import result_fields
 from tests.kit.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = {"status_period_s": 0.5, "offline_after_s": 1.5, "silent_after_s": 0.5}
-STOP_S = 5.0
 
 # The child ends when its stdin does, so an aborted test run leaves no controller behind.
 CONTROLLER = """
@@ -114,17 +114,7 @@ class ControllerProcess:
         if self._process is None:
             return
         process, self._process = self._process, None
-        process.send_signal(number)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+        end(process, number)
 
 
 @contextlib.contextmanager

@@ -28,11 +28,11 @@ from schemas.ack import Ack, Refused
 from schemas.progress import Progress
 from schemas.result import Result
 from schemas.status import ProbeStatus
+from tests.kit.processes import end
 from tests.kit.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 15.0
-STOP_S = 5.0
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -119,17 +119,7 @@ class ProbeProcess:
         if self.process is None:
             return 0
         process, self.process = self.process, None
-        process.send_signal(number)
-        try:
-            return process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+        return end(process, number)
 
 
 @contextlib.contextmanager
