@@ -40,8 +40,9 @@ from schemas.status import Announced, ControllerStatus, ProbeStatus
 
 log = logging.getLogger(__name__)
 
-_GOODBYE_S: Final = 0.4
+_GOODBYE_S: Final = 0.3
 _WORKER_S: Final = 0.05
+_LAST_RESULTS_S: Final = 0.1
 
 
 class Agent:
@@ -126,8 +127,9 @@ class Agent:
     def stop(self) -> None:
         """Cancel what runs, keep its results, say goodbye. It takes less than 2 s."""
         self._runner.stop(self._periods.stop)
-        for part in (self._heartbeat, self._healer, self._capabilities, self._delivery):
+        for part in (self._heartbeat, self._healer, self._capabilities):
             part.stop(_WORKER_S)
+        self._delivery.stop(_LAST_RESULTS_S)
         if self._guard.active:
             goodbye = self._uplink.say("status", self._offline("stopped"), retain=True)
             if goodbye is not None:

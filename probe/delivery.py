@@ -7,8 +7,10 @@ up: it is what readers of the retained message see.
 """
 
 import threading
+import time
 from collections import Counter, deque
 from dataclasses import dataclass
+from typing import Final
 
 from netloom.clock import Clock
 from probe.guard import NameGuard
@@ -19,6 +21,9 @@ from probe.worker import Worker
 from schemas import limits
 from schemas.ack import Ack
 from schemas.result import Result
+
+_UNSENT_S: Final = 1.0
+"""Until the next try after the connection took a result no more; a new connection comes before that."""
 
 
 @dataclass
@@ -56,8 +61,14 @@ class Delivery:
         self._worker.start()
 
     def stop(self, timeout_s: float) -> None:
-        """End; what is not acknowledged stays in the spool."""
+        """Send what can be sent at once, and end; what is not acknowledged stays in the spool."""
         self._worker.stop(timeout_s)
+        until = self._clock.monotonic() + timeout_s
+        while self._clock.monotonic() < until:
+            rest_s = self._turn()
+            if rest_s is None or rest_s > self._periods.pace:
+                return
+            time.sleep(rest_s)
 
     # --- what happens -----------------------------------------------------------------------------------------------------
     def add(self, version: int) -> None:
@@ -142,13 +153,15 @@ class Delivery:
         version = self._next(now)
         if version is None:
             return self._rest_s(now)
-        return self._periods.pace if self._publish(version) else None
+        return self._periods.pace if self._publish(version) else _UNSENT_S
 
     def _restore_newest(self) -> None:
-        """Publish the newest acknowledged result if what is retained on the bus is missing or older."""
+        """Publish the newest result that was sent already, if what is retained on the bus is missing or older."""
         newest = self._spool.newest
-        if not newest or newest <= (self._retained or 0) or self._spool.holds(newest):
+        if not newest or newest <= (self._retained or 0):
             return
+        if self._spool.holds(newest) and newest not in self._sent:
+            return  # it goes out anyway
         payload = self._spool.newest_payload()
         if payload is not None and self._uplink.say("result", payload, retain=True) is not None:
             with self._lock:

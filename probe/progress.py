@@ -110,7 +110,7 @@ class Reporter:
     def tick(self) -> None:
         """Say what is new, or say again that the test is alive; called a few times a second."""
         with self._lock:
-            if self._closed or self._state in ("queued", "rejected"):
+            if self._closed:
                 return
             silent_s = self._clock.monotonic() - self._said_at
             if silent_s >= (self._periods.tick if self._news else self._periods.progress):

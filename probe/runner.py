@@ -203,7 +203,7 @@ class Runner:
                 self._light.pop(test.id, None)
                 if self._heavy is test:
                     self._heavy = None
-                    if self._queue and not self._stopping:
+                    if self._queue:  # a stop has emptied it
                         self._launch(self._queue.popleft())
                 self._threads.discard(threading.current_thread())
             self._on_change()

@@ -30,5 +30,5 @@ class Periods:
     """Between two looks at what is missing."""
     heal: float = 2.0
     """Between two tries to write what a failing disk did not take."""
-    stop: float = 1.0
+    stop: float = 0.9
     """For running tests to end at a stop."""

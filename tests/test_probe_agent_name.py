@@ -140,6 +140,16 @@ def test_silence_while_disconnected_proves_nothing() -> None:
     assert bench.guard.held
 
 
+def test_one_that_came_later_keeps_the_name_it_holds() -> None:
+    bench = Bench()
+    bench.guard.on_up()
+    bench.hear(retained=True, started_s=30)
+    for _ in range(10):
+        bench.clock.move(PERIODS.status)
+        assert not bench.hear(started_s=30)
+        assert bench.guard.held
+
+
 def test_a_newer_retained_status_is_a_sign_of_life() -> None:
     bench = Bench()
     bench.guard.on_up()

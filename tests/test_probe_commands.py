@@ -13,7 +13,7 @@ import pytest
 
 from netloom.ids import new_id
 from probe.agent import Agent
-from probe.kinds.base import Availability
+from probe.kinds.base import Availability, Outcome
 from schemas import error, limits
 from schemas.base import format_instant
 from schemas.progress import Progress
@@ -319,6 +319,11 @@ def test_what_cannot_run_here_is_said(mosquitto: BrokerProcess, tmp_path: Path, 
         kinds.ping.availability = kinds.speedtest.availability = Availability(available=True)
         until(lambda: (now := seen.status()) and all(one.available for one in now.capabilities.values()))
         assert bench.ended(seen.command(speedtest=SPEED)).status == "done"
+        kinds.ping.availability = Availability(available=False, error=error("icmp_not_permitted", reason="a test"))
+        lacking = {"ping": error("icmp_not_permitted", reason="a test")}
+        kinds.ping.outcome = lambda _: Outcome(errors=lacking, failed=frozenset(lacking))
+        assert bench.ended(seen.command(ping=PING)).status == "error"
+        until(lambda: (now := seen.status()) and not now.capabilities["ping"].available, what="a test found it out")
 
 
 def test_an_invalid_command_is_answered_under_its_id_or_a_made_up_one(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 """Delivery on paper: what goes out, in which order, with which flag, and when again - with the clock in hand."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,8 @@ class Wire:
     """What stands for the connection: what was said on it, and whether it takes anything."""
 
     up: bool = True
+    full: bool = False
+    on_say: Callable[[], None] = lambda: None
     said: list[tuple[int, bool]] = field(default_factory=list)
 
     @property
@@ -34,7 +37,8 @@ class Wire:
 
     def say(self, leaf: str, message: bytes, *, qos: int = 1, retain: bool = False) -> object | None:
         assert (leaf, qos) == ("result", 1)
-        if not self.up:
+        self.on_say()
+        if not self.up or self.full:
             return None
         self.said.append((codec.parse(Result, message).version, retain))
         return self
@@ -200,10 +204,33 @@ def test_a_connection_that_breaks_between_two_loses_none(bench: Bench) -> None:
     bench.add(2)
     bench.connect(retained=0)
     assert bench.delivery._turn() == PERIODS.pace
-    bench.wire.up = False
-    bench.delivery._publish(1)
-    bench.wire.up = True
-    assert bench.run() == [(1, False)]
+    bench.clock.move(PERIODS.pace)
+    bench.wire.full = True
+    assert bench.delivery._turn() == 1.0
+    bench.wire.full = False
+    assert bench.run(1) == [(1, False)], "the connection stayed, so nothing else begins a new round"
+
+
+def test_what_was_written_over_is_restored_whether_acknowledged_or_not(bench: Bench) -> None:
+    bench.add(2)
+    bench.connect(retained=0)
+    bench.run()
+    bench.delivery.on_overwritten()
+    assert bench.run() == [(2, True)]
+    bench.ack(1, 2)
+    bench.delivery.on_overwritten()
+    assert bench.run() == [(2, True)]
+    assert bench.run(7_200) == []
+
+
+def test_an_end_sends_what_can_be_sent_at_once(bench: Bench) -> None:
+    bench.connect(retained=0)
+    bench.add(3)
+    bench.delivery.stop(0.0)
+    assert bench.wire.said == []
+    bench.wire.on_say = lambda: bench.clock.move(0.01)
+    bench.delivery.stop(0.025)
+    assert [version for version, _ in bench.wire.said] == [3, 1, 2]
 
 
 def test_an_acknowledged_newest_is_restored_where_it_is_missing_or_older(bench: Bench) -> None:
